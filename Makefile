@@ -1,0 +1,39 @@
+# sealboot: an encrypted disk, booted on a machine that you do not trust.
+# `make help` lists the targets.
+
+export CGO_ENABLED = 0
+GO ?= go
+FUZZTIME ?= 20s
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: help deps build demo test bench fuzz lint clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+deps: ## install or fetch the tools that demo and tests need
+	deps/deps.sh
+
+build: ## build the programs into bin/
+	$(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
+
+demo: deps build ## build and boot an encrypted disk, then a tampered one
+	$(GO) run ./e2e/demo
+
+test: deps build ## unit tests, fuzz seeds, command scripts, boots in QEMU
+	$(GO) vet ./...
+	$(GO) test -timeout 14m ./...
+
+bench: deps build ## speed, beside the tools a user would otherwise take
+	e2e/bench.sh
+
+fuzz: ## fuzz every parser, $(FUZZTIME) each
+	e2e/fuzz.sh $(FUZZTIME)
+
+lint: ## formatting, vet, shell scripts
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	@if command -v shellcheck >/dev/null; then shellcheck $$(git ls-files '*.sh' .ci/run); else echo 'lint: shellcheck is not installed: scripts are not looked at'; fi
+
+clean: ## remove what was built; the fetched dependencies in .cache stay
+	rm -rf bin demo.out
