@@ -1,0 +1,119 @@
+// Package client speaks to a key server, from the host's side: it asks for a launch session
+// and brings the measurement. Both requests and both answers are package wire's.
+//
+// What the server answers is not believed further than its form: bounded, strictly decoded, no redirects
+// followed. A refusal is a *Refused, which carries the class and nothing more, for that is all there is.
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/sealboot/sealboot/keyserver/wire"
+)
+
+// Refused says that the server answered, and that the answer was no.
+type Refused struct {
+	Class   wire.Class
+	Request string // id under which the server's owner finds the cause
+}
+
+func (e *Refused) Error() string {
+	return fmt.Sprintf("key server: %s (%s; its log has the cause as request %s)", e.Class.Title(), e.Class, e.Request)
+}
+
+// Temporary says whether the same request may succeed later.
+func (e *Refused) Temporary() bool {
+	return e.Class == wire.Busy || e.Class == wire.TooManyRequests
+}
+
+// Final says whether the server judged the launch, so that no repetition changes the answer.
+func (e *Refused) Final() bool {
+	return e.Class == wire.Refused || e.Class == wire.UntrustedPlatform
+}
+
+// ErrNotKeyServer says that what answered does not speak this protocol.
+var ErrNotKeyServer = errors.New("answer is not a key server's")
+
+// Client speaks to one key server. It is safe for concurrent use.
+type Client struct {
+	base string
+	http *http.Client
+}
+
+// New makes a client of the server at an http or https URL. The given client decides on timeouts and TLS; nil
+// means Go's default one. Redirects are never followed.
+func New(server string, h *http.Client) (*Client, error) {
+	u, err := url.Parse(server)
+	if err != nil {
+		return nil, fmt.Errorf("key server's URL: %w", err)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("key server's URL %q is not of the form https://HOST[:PORT]", u.Redacted())
+	}
+	if h == nil {
+		h = http.DefaultClient
+	}
+	own := *h
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Client{base: strings.TrimSuffix(u.String(), "/"), http: &own}, nil
+}
+
+// Session asks for a launch session.
+func (c *Client) Session(ctx context.Context, r wire.SessionRequest) (wire.Session, error) {
+	body, err := r.Encode()
+	if err != nil {
+		return wire.Session{}, err
+	}
+	return post(ctx, c, "/v1/sessions", body, http.StatusCreated, wire.DecodeSession)
+}
+
+// Measurement brings the session's measurement and gets the sealed secret.
+func (c *Client) Measurement(ctx context.Context, session string, r wire.MeasurementRequest) (wire.Packet, error) {
+	if !wire.ValidSessionID(session) {
+		return wire.Packet{}, fmt.Errorf("ask for secret: %q is no session", session)
+	}
+	body, err := r.Encode()
+	if err != nil {
+		return wire.Packet{}, err
+	}
+	return post(ctx, c, "/v1/sessions/"+session+"/measurement", body, http.StatusOK, wire.DecodePacket)
+}
+
+func post[T any](ctx context.Context, c *Client, path string, body []byte, success int, decode func(io.Reader) (T, error)) (T, error) {
+	var zero T
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return zero, err
+	}
+	r.Header.Set("Content-Type", wire.MediaType)
+	r.Header.Set("Accept", wire.MediaType+", "+wire.ProblemMediaType)
+	answer, err := c.http.Do(r)
+	if err != nil {
+		return zero, fmt.Errorf("key server: %w", err)
+	}
+	defer answer.Body.Close()
+	media, _, _ := mime.ParseMediaType(answer.Header.Get("Content-Type"))
+	switch {
+	case media == wire.ProblemMediaType && answer.StatusCode >= 400:
+		p, err := wire.DecodeProblem(answer.Body, answer.StatusCode)
+		if err != nil {
+			return zero, fmt.Errorf("%w: status %d: %w", ErrNotKeyServer, answer.StatusCode, err)
+		}
+		return zero, &Refused{Class: p.Class, Request: p.Request}
+	case answer.StatusCode != success || media != wire.MediaType:
+		return zero, fmt.Errorf("%w: status %d, type %q", ErrNotKeyServer, answer.StatusCode, media)
+	}
+	m, err := decode(answer.Body)
+	if err != nil {
+		return zero, fmt.Errorf("%w: %w", ErrNotKeyServer, err)
+	}
+	return m, nil
+}

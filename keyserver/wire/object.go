@@ -1,0 +1,139 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"unicode/utf8"
+)
+
+// object is one flat JSON object on its way in: the text of each field, taken out as it is used.
+// The first problem is kept; after it every value is zero.
+type object struct {
+	fields map[string]any // string or json.Number
+	err    error
+}
+
+// readObject reads a body of one flat object and nothing else.
+func readObject(r io.Reader) *object {
+	body, err := io.ReadAll(io.LimitReader(r, MaxBody+1))
+	if err != nil {
+		return &object{err: err} // not the sender's grammar: a broken connection, or http.MaxBytesError
+	}
+	if len(body) > MaxBody {
+		return &object{err: ErrTooLarge}
+	}
+	fields, err := parseObject(body)
+	return &object{fields: fields, err: err}
+}
+
+// parseObject walks the tokens itself: encoding/json takes the last of two values with one name, matches names
+// whatever their case, mends broken UTF-8 and goes as deep as the sender likes.
+func parseObject(body []byte) (map[string]any, error) {
+	if !utf8.Valid(body) {
+		return nil, fmt.Errorf("%w: not UTF-8", ErrMalformed)
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, fmt.Errorf("%w: not a JSON object", ErrMalformed)
+	}
+	fields := make(map[string]any)
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
+		}
+		name, ok := t.(string)
+		if !ok {
+			return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
+		}
+		if _, twice := fields[name]; twice {
+			return nil, fmt.Errorf("%w: a field is there twice", ErrMalformed)
+		}
+		value, err := d.Token()
+		if err != nil {
+			return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
+		}
+		switch value.(type) {
+		case string, json.Number:
+		default:
+			return nil, fmt.Errorf("%w: a value is neither text nor a number", ErrMalformed)
+		}
+		fields[name] = value
+	}
+	if _, err := d.Token(); err != nil { // the closing brace
+		return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: something follows the object", ErrMalformed)
+	}
+	return fields, nil
+}
+
+func (o *object) take(name string) any {
+	if o.err != nil {
+		return nil
+	}
+	value, ok := o.fields[name]
+	if !ok {
+		o.err = fmt.Errorf("%w: %s is missing", ErrMalformed, name)
+		return nil
+	}
+	delete(o.fields, name)
+	return value
+}
+
+// text takes a string.
+func (o *object) text(name string) string {
+	s, ok := o.take(name).(string)
+	if !ok && o.err == nil {
+		o.err = fmt.Errorf("%w: %s is not text", ErrMalformed, name)
+	}
+	return s
+}
+
+// number takes a whole number of at most the given bits, written in its shortest form.
+func (o *object) number(name string, bits int) uint64 {
+	text, ok := o.take(name).(json.Number)
+	if o.err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(text.String(), 10, bits)
+	if !ok || err != nil {
+		o.err = fmt.Errorf("%w: %s is not a whole number of %d bits", ErrMalformed, name, bits)
+		return 0
+	}
+	return n
+}
+
+// bytes takes a base64 value of min to max bytes.
+func (o *object) bytes(name string, min, max int) []byte {
+	s := o.text(name)
+	if o.err != nil {
+		return nil
+	}
+	b, err := base64.StdEncoding.Strict().DecodeString(s)
+	// The decoder skips line ends: only what encodes again to the same text is taken.
+	if err != nil || base64.StdEncoding.EncodeToString(b) != s {
+		o.err = fmt.Errorf("%w: %s is not base64", ErrMalformed, name)
+		return nil
+	}
+	if len(b) < min || len(b) > max {
+		o.err = fmt.Errorf("%w: %s has %d bytes, not %d to %d", ErrMalformed, name, len(b), min, max)
+		return nil
+	}
+	return b
+}
+
+// end is the last look: no error yet, and no field left over.
+func (o *object) end() error {
+	if o.err == nil && len(o.fields) > 0 {
+		o.err = fmt.Errorf("%w: %d unknown fields", ErrMalformed, len(o.fields))
+	}
+	return o.err
+}

@@ -1,0 +1,118 @@
+// Package wire holds the messages between a host and the key server, as PROTOCOL.md
+// writes them down: flat JSON objects, binary values in base64.
+//
+// Decoding is strict, on both sides: at most MaxBody bytes; one object and nothing behind it;
+// every field of the message exactly once, in its exact spelling, and no other; no nesting;
+// base64 with padding and nothing else in it; binary values of exactly the length that the
+// AMD SEV API (publication 55766) gives them. What does not decode is an error that wraps
+// ErrMalformed or ErrTooLarge, and the message beside it is the zero value.
+//
+// The package knows no cryptography and no policy, so that a guest's agent can use it.
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// MaxBody bounds every request and answer, in bytes. The largest message is a session
+// request: 16 KiB in base64 with RSA keys of 4096 bits.
+const MaxBody = 64 << 10
+
+// MediaType is the type of every request and every answer that is not a problem.
+const MediaType = "application/json"
+
+// Lengths of the binary values (AMD SEV API 55766: appendices B and C for certificates, LAUNCH_START,
+// LAUNCH_MEASURE and LAUNCH_SECRET for the others).
+const (
+	certificateSize  = 2084
+	chainSize        = 3 * certificateSize // PEK, OCA, CEK
+	minCASize        = 2 * (64 + 3*256)    // ASK and ARK with keys of 2048 bits
+	maxCASize        = 2 * (64 + 3*512)    // and of 4096 bits
+	sessionBlobSize  = 128
+	measurementSize  = 48
+	packetHeaderSize = 52
+	maxSecretSize    = 16 << 10 // the most that LAUNCH_SECRET takes
+)
+
+// Errors that a reader of messages tells apart.
+var (
+	ErrMalformed = errors.New("malformed message")
+	ErrTooLarge  = fmt.Errorf("message of more than %d bytes", MaxBody)
+)
+
+// SessionRequest asks for a launch session: POST /v1/sessions.
+type SessionRequest struct {
+	Image     string // name under which the owner registered the image
+	PDH       []byte // the platform's Diffie-Hellman certificate
+	CertChain []byte // PEK, OCA, CEK
+	CA        []byte // ASK, ARK
+}
+
+// Session answers it: what LAUNCH_START takes. It holds no secret: TIK and TEK are wrapped for the platform.
+type Session struct {
+	ID      string    // names the session in the next request
+	Policy  uint32    // guest policy, bound into Blob
+	DHCert  []byte    // the owner's Diffie-Hellman certificate (godh)
+	Blob    []byte    // the session data
+	Expires time.Time // whole seconds, UTC
+}
+
+// MeasurementRequest brings a session's measurement: POST /v1/sessions/{id}/measurement.
+type MeasurementRequest struct {
+	Measurement []byte // MAC and nonce, as query-sev-launch-measure gives them
+	APIMajor    uint8  // the three that query-sev gives, counted into the MAC
+	APIMinor    uint8
+	Build       uint8
+}
+
+// Packet answers it: what sev-inject-launch-secret takes. Secret is encrypted for the guest's memory.
+type Packet struct {
+	Header []byte
+	Secret []byte
+}
+
+// ValidImage says whether s can name an image: 1 to 64 letters, digits, '.', '_' and '-', beginning with a
+// letter or digit, so that a name is safe in a URL, a log line and a file name.
+func ValidImage(s string) bool {
+	if len(s) == 0 || len(s) > 64 {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case i > 0 && (c == '.' || c == '_' || c == '-'):
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// ValidSessionID says whether s has the form of a session's name: 32 lower-case hexadecimal digits.
+func ValidSessionID(s string) bool {
+	if len(s) != 32 {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; !('0' <= c && c <= '9' || 'a' <= c && c <= 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+func checkImage(s string) error {
+	if !ValidImage(s) {
+		return fmt.Errorf("%w: image is no name of 1 to 64 letters, digits, '.', '_', '-'", ErrMalformed)
+	}
+	return nil
+}
+
+func checkSessionID(s string) error {
+	if !ValidSessionID(s) {
+		return fmt.Errorf("%w: id is not 32 hexadecimal digits", ErrMalformed)
+	}
+	return nil
+}
