@@ -1,0 +1,181 @@
+// Package measure computes launch digests: what AMD's secure processor will have measured
+// when a machine starts from a given firmware, and so what a key server compares with. It
+// also defines the boot record, the file that carries those digests to the key server.
+//
+// A Spec says what is launched; Digest computes from it alone, with no I/O, 32 bytes
+// (SHA-256) for SEV and SEV-ES and 48 bytes (SHA-384) for SEV-SNP.
+//
+// Sources: AMD, Secure Encrypted Virtualization API 0.24 (55766), LAUNCH_UPDATE_DATA and
+// LAUNCH_UPDATE_VMSA; AMD, SEV Secure Nested Paging Firmware ABI 1.55 (56860), section
+// 8.17 (page info) and table 67; QEMU docs/system/i386/amd-memory-encryption.rst and
+// target/i386/sev.c (kernel hashes); AMD64 Architecture Programmer's Manual volume 2,
+// table B-4 (VMSA). Recorded digests of an independent calculator are in testdata.
+package measure
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sealboot/sealboot/ovmf"
+)
+
+// Mode is a kind of memory encryption, each with a digest of its own.
+type Mode string
+
+// The names are those that users of sev-snp-measure type.
+const (
+	SEV         Mode = "sev"
+	SEVES       Mode = "seves"
+	SNP         Mode = "snp"
+	SNPOVMFHash Mode = "snp:ovmf-hash" // the SNP digest after the firmware's own pages, to be given as Spec.OVMFHash
+)
+
+// Modes lists the modes that Digest knows.
+func Modes() []Mode { return []Mode{SEV, SEVES, SNP, SNPOVMFHash} }
+
+// DigestSize is the length of the mode's digest in bytes, 0 for an unknown mode.
+func (m Mode) DigestSize() int {
+	switch m {
+	case SEV, SEVES:
+		return sha256.Size
+	case SNP, SNPOVMFHash:
+		return ldSize
+	}
+	return 0
+}
+
+// VMM is a hypervisor: each leaves the vCPUs in a slightly different state.
+type VMM string
+
+const (
+	QEMU VMM = "QEMU" // QEMU and KVM
+	EC2  VMM = "ec2"  // Amazon EC2
+	GCE  VMM = "gce"  // Google Compute Engine
+)
+
+// VMMs lists the hypervisors that Digest knows.
+func VMMs() []VMM { return []VMM{QEMU, EC2, GCE} }
+
+// Errors that Validate and Digest wrap.
+var (
+	ErrSpec           = errors.New("launch cannot be measured as described")
+	ErrNoKernelHashes = errors.New("kernel given, but the firmware has no place for the hashes of kernel, initrd and command line")
+	ErrNoResetVector  = errors.New("firmware does not say where a second vCPU starts")
+)
+
+const maxVCPUs = 4096 // QEMU's q35 machine takes fewer; bounds the work
+
+// Spec says what is launched.
+type Spec struct {
+	Mode     Mode
+	Firmware []byte
+
+	// HashKernel is QEMU's kernel-hashes=on: the firmware is told the hashes of Kernel, Initrd and
+	// Append, and checks them. Without a kernel all three must be unset.
+	HashKernel bool
+	Kernel     []byte
+	HasInitrd  bool // an initrd is given; an empty one measures like none
+	Initrd     []byte
+	Append     string // without its trailing NUL, which is measured too
+
+	VCPUs         int    // SEV-ES and SNP
+	VCPUType      string // a CPU model of QEMU's (EPYC-v4), or "" to use VCPUSignature; QEMU only
+	VCPUSignature uint32 // CPUID Fn0000_0001_EAX
+	VMM           VMM    // "" is QEMU
+	GuestFeatures uint64 // SNP: SEV_FEATURES of the VMSA, 0x1 for plain SNP
+
+	// OldHostKernel is a Linux host before 6.10, which leaves the floating-point control words of the VMSA zero.
+	OldHostKernel bool
+
+	// OVMFHash replaces the measuring of the firmware's pages with its recorded result (mode
+	// SNPOVMFHash). Firmware is then read only for its tables. SNP only.
+	OVMFHash []byte
+}
+
+// Validate reports all that is wrong with the description at once.
+func (s Spec) Validate() error {
+	var errs []error
+	complain := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrSpec}, args...)...))
+	}
+	if s.Mode.DigestSize() == 0 {
+		complain("unknown mode %q", s.Mode)
+	}
+	if len(s.Firmware) == 0 {
+		complain("no firmware")
+	}
+	if s.HashKernel != (s.Kernel != nil) {
+		complain("kernel hashes need a kernel, and a kernel is measured only by its hashes")
+	}
+	if s.Kernel == nil && (s.HasInitrd || len(s.Initrd) > 0 || s.Append != "") {
+		complain("initrd or command line without a kernel")
+	}
+	if len(s.Initrd) > 0 && !s.HasInitrd {
+		complain("initrd of %d bytes that is not said to be there", len(s.Initrd))
+	}
+	if strings.IndexByte(s.Append, 0) >= 0 {
+		complain("NUL byte in the command line")
+	}
+	if s.VMM != "" && !slices.Contains(VMMs(), s.VMM) {
+		complain("unknown hypervisor %q", s.VMM)
+	}
+	if s.Mode == SEVES || s.Mode == SNP {
+		if s.VCPUs < 1 || s.VCPUs > maxVCPUs {
+			complain("%d vCPUs: from 1 to %d", s.VCPUs, maxVCPUs)
+		}
+		if _, err := s.signature(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if s.OVMFHash != nil && (s.Mode != SNP || len(s.OVMFHash) != ldSize) {
+		complain("a recorded firmware hash of %d bytes: only mode %s takes one, of %d bytes", len(s.OVMFHash), SNP, ldSize)
+	}
+	return errors.Join(errs...)
+}
+
+func (s Spec) vmm() VMM {
+	if s.VMM == "" {
+		return QEMU
+	}
+	return s.VMM
+}
+
+// Digest computes the launch digest.
+func Digest(s Spec) ([]byte, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	img, err := ovmf.Parse(s.Firmware)
+	if err != nil {
+		return nil, fmt.Errorf("read firmware: %w", err)
+	}
+	if s.Mode == SNP || s.Mode == SNPOVMFHash {
+		return s.snpDigest(img)
+	}
+	h := sha256.New()
+	h.Write(s.Firmware)
+	if s.HashKernel {
+		area, ok := img.HashesArea()
+		if !ok {
+			return nil, ErrNoKernelHashes
+		}
+		table := KernelHashes(s.Kernel, s.Initrd, s.Append)
+		if int64(area.Size) < int64(len(table)) {
+			return nil, fmt.Errorf("%w: its area has %d bytes, %d are needed", ErrNoKernelHashes, area.Size, len(table))
+		}
+		h.Write(table)
+	}
+	if s.Mode == SEVES {
+		pages, err := s.vmsaPages(img, 0)
+		if err != nil {
+			return nil, err
+		}
+		for i := range s.VCPUs {
+			h.Write(pages.of(i))
+		}
+	}
+	return h.Sum(nil), nil
+}
