@@ -1,0 +1,174 @@
+package ovmf
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/sealboot/sealboot/internal/guid"
+)
+
+// Files that take part in what the firmware boots.
+var (
+	grubGUID = guid.MustParse("b5ae312c-bc8a-43b1-9c62-ebb826dd5d07") // edk2 OvmfPkg/OvmfPkg.dec, gGrubFileGuid
+
+	// applications of edk2 that a build for AMD SEV carries without starting them by itself.
+	knownApplications = []guid.GUID{
+		guid.MustParse("462caa21-7614-4503-836e-8ab6f4662331"), // MdeModulePkg/Application/UiApp
+		guid.MustParse("eec25bdc-67f2-4d95-b1d5-f81b2039d11d"), // MdeModulePkg/Application/BootManagerMenuApp
+	}
+	// shells, whatever their file's type.
+	shells = []guid.GUID{
+		guid.MustParse("7c04a583-9e3e-4f1c-ad65-e05268d0b4d1"), // ShellPkg/Application/Shell
+		guid.MustParse("c57ad6b7-0515-40a8-9d21-551652854e37"), // EdkShellBinPkg
+	}
+)
+
+// ErrNoGRUB says that the firmware has no file that GRUB could replace.
+var ErrNoGRUB = errors.New("firmware has no file for GRUB: it must be a build for AMD SEV (OVMF.amdsev.fd), whose boot manager starts nothing else")
+
+// BootPathError is something in the firmware, other than GRUB, that the host could have booted.
+type BootPathError struct {
+	GUID   guid.GUID
+	Name   string    // the file's name for people, if it has one
+	Volume guid.GUID // the volume's name
+}
+
+func (e *BootPathError) Error() string {
+	return fmt.Sprintf("firmware holds another way to boot, file %v %q in volume %v: use a build without it", e.GUID, e.Name, e.Volume)
+}
+
+// Bundle puts a GRUB EFI application into a firmware image, in place of the (often empty) one that
+// is there. It refuses firmware that is not OVMF (ErrNotOVMF), has no secret area
+// (ErrNoSecretArea) or no place for GRUB (ErrNoGRUB), that could boot something else
+// (*BootPathError), an application that is none (ErrNotEFIApplication) or too large
+// (*TooLargeError), and anything malformed (*FormatError). Nothing else in the image moves.
+func Bundle(firmware, grubEFI []byte) ([]byte, error) {
+	img, err := Parse(firmware)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := img.SecretArea(); !ok {
+		return nil, ErrNoSecretArea
+	}
+	if err := checkEFIApplication(grubEFI); err != nil {
+		return nil, fmt.Errorf("GRUB: %w", err)
+	}
+	t, err := Unpack(firmware)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.checkBootPaths(); err != nil {
+		return nil, err
+	}
+	v, old := t.grub()
+	if old == nil {
+		return nil, ErrNoGRUB
+	}
+	file, err := replaceApplication(old, grubEFI)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.replaceLast(old, file); err != nil {
+		return nil, err
+	}
+	out, err := t.Pack()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkBundled(img, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// checkBundled reads the result as a hypervisor will: same size, same table, same metadata.
+func checkBundled(before *Image, out []byte) error {
+	after, err := Parse(out)
+	if err != nil {
+		return fmt.Errorf("bundled firmware: %w", err)
+	}
+	if len(out) != len(before.data) || !slices.EqualFunc(before.entries, after.entries, func(a, b Entry) bool {
+		return a.GUID == b.GUID && string(a.Data) == string(b.Data)
+	}) || !slices.Equal(before.metadata, after.metadata) {
+		return errors.New("bundled firmware: its tables are not those of the firmware that went in")
+	}
+	return nil
+}
+
+// grub finds GRUB's file and the volume that it stands in.
+func (t *Tree) grub() (*Volume, *File) {
+	for _, v := range t.Packed() {
+		for _, f := range v.Files {
+			if f.GUID == grubGUID {
+				return v, f
+			}
+		}
+	}
+	return nil, nil
+}
+
+// checkBootPaths refuses firmware that holds a shell, an application that is not known, volumes
+// inside volumes that were not looked into, or more than one GRUB.
+func (t *Tree) checkBootPaths() error {
+	found := false
+	for _, v := range t.Volumes() {
+		for _, f := range v.Files {
+			bad := slices.Contains(shells, f.GUID)
+			switch {
+			case f.GUID == grubGUID:
+				bad = bad || found || f.Type != fileApplication
+				found = true
+			case f.Type == fileApplication:
+				bad = bad || !slices.Contains(knownApplications, f.GUID)
+			case f.Type == fileVolumeImage:
+				bad = bad || f != t.main
+			}
+			if bad {
+				return &BootPathError{GUID: f.GUID, Name: f.uiName(), Volume: v.Name}
+			}
+		}
+	}
+	return nil
+}
+
+// replaceApplication gives GRUB's file with another application in it.
+func replaceApplication(old *File, application []byte) (*File, error) {
+	where := fmt.Sprintf("file %v", old.GUID)
+	sections, err := parseSections(old.Body, where)
+	if err != nil {
+		return nil, err
+	}
+	replaced := 0
+	for i := range sections {
+		if sections[i].kind == sectionPE32 {
+			sections[i].data = application
+			replaced++
+		}
+	}
+	if replaced != 1 {
+		return nil, &FormatError{where, 0, fmt.Sprintf("%d applications in it, not 1", replaced)}
+	}
+	file := &File{GUID: old.GUID, Type: old.Type, Attributes: old.Attributes, Body: encodeSections(sections)}
+	if file.size() > maxFileSize {
+		return nil, &TooLargeError{Volume: "firmware file for GRUB", Need: file.size(), Room: maxFileSize}
+	}
+	return file, nil
+}
+
+// replaceLast takes old out and puts file behind the last one. The place of old becomes a pad
+// file, so that nothing else moves; where it was the last one, it becomes free space, so that
+// replacing again gives what replacing once would have given.
+func (v *Volume) replaceLast(old, file *File) error {
+	files, free := slices.Clone(v.Files), v.Free
+	if i := slices.Index(files, old); i == len(files)-1 {
+		files, free = files[:i], free+align(old.size(), 8)
+	} else {
+		files[i] = old.pad()
+	}
+	if need := align(file.size(), 8); need > free {
+		return &TooLargeError{Volume: fmt.Sprintf("firmware volume %v with this GRUB", v.Name), Need: need, Room: free}
+	}
+	v.Files, v.Free = append(files, file), free-align(file.size(), 8)
+	return nil
+}
