@@ -1,0 +1,57 @@
+// Package agent is the guest's side of a boot: the first program of the initramfs, process 1.
+//
+// It takes the passphrase and the header pin that GRUB left in the initramfs and removes
+// them; loads the kernel modules that the initramfs lists; waits, for a bounded time, for the
+// disk whose LUKS UUID the kernel command line names; reads that disk's header once; compares
+// the pin of that copy with the pin from the secret table; opens the root from that very
+// copy through dm-crypt; wipes the keys; and becomes the distribution's own init.
+//
+// The disk, and every device beside it, is the host's and lies where it can. The command line,
+// this program and the modules are measured or come out of the encrypted root. LUKS does
+// not authenticate: without the pin, a header of the host's making that takes any passphrase
+// (CVE-2025-59054) would be mounted as root. There is no question to a person anywhere, since
+// the person at the console is the host. Whatever is wrong ends the machine: one line
+// "sealboot: stopped: …" on the console, and power off.
+package agent
+
+import (
+	"errors"
+
+	"github.com/sealboot/sealboot/luks"
+)
+
+// Names that the agent shares with the initramfs's builder and with GRUB's configuration.
+const (
+	Folder         = "/sealboot"
+	ModuleList     = Folder + "/modules.list"
+	ModuleFolder   = Folder + "/modules"
+	KeyFolder      = Folder + "/key"
+	PassphraseFile = "passphrase" // in KeyFolder
+	PinFile        = "header-pin" // in KeyFolder
+	RootName       = "sealboot-root"
+	RootDevice     = "/dev/mapper/" + RootName
+	DiskParameter  = "sealboot.disk" // on the kernel command line
+)
+
+// Reasons to stop.
+var (
+	ErrNoDiskName   = errors.New("the kernel command line names no disk (sealboot.disk=UUID)")
+	ErrNoPassphrase = errors.New("no passphrase came from GRUB")
+	ErrNoPin        = errors.New("no header pin came from GRUB")
+	ErrModules      = errors.New("a kernel module that is needed does not load")
+	ErrNoDisk       = errors.New("the disk is not there")
+	ErrHeader       = errors.New("the disk's LUKS header is refused")
+	ErrPin          = errors.New("the disk's LUKS header is not the one that was recorded")
+	ErrTruncated    = errors.New("the disk is smaller than its LUKS header says")
+	ErrKey          = errors.New("the passphrase does not open the disk")
+	ErrNoInit       = errors.New("the root has no init")
+)
+
+// Keys are what GRUB hands over from the secret table.
+type Keys struct {
+	Passphrase []byte
+	Pin        luks.Pin
+}
+
+// Wipe overwrites the passphrase.
+func (k *Keys) Wipe() { clear(k.Passphrase) }

@@ -1,0 +1,132 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+const newRoot = Folder + "/root"
+
+// fileSystems are tried in this order where the command line names none.
+var fileSystems = []string{"ext4", "xfs", "btrfs"}
+
+// handOver becomes the next init: the distribution's own initramfs if one was loaded before
+// ours, else the root's. It returns only with an error.
+func handOver(o Order, args, env []string) error {
+	const distribution = "/init" // the name that the kernel looks for, Linux init/main.c
+	if _, err := os.Stat(distribution); err == nil {
+		// It finds the machine as the kernel leaves it, beside the device and /run.
+		for _, m := range mounts {
+			if m.target != "/run" {
+				if err := unix.Unmount(m.target, unix.MNT_DETACH); err != nil {
+					return fmt.Errorf("unmount %s: %w", m.target, err)
+				}
+			}
+		}
+		if err := os.RemoveAll(Folder); err != nil {
+			return err
+		}
+		return become(distribution, args, env)
+	}
+	if err := mountRoot(o); err != nil {
+		return fmt.Errorf("mount root: %w", err)
+	}
+	if err := switchRoot(); err != nil {
+		return fmt.Errorf("switch to root: %w", err)
+	}
+	return become(o.Init, args, env)
+}
+
+func become(program string, args, env []string) error {
+	err := unix.Exec(program, append([]string{program}, args...), env)
+	return fmt.Errorf("%w: %s: %w", ErrNoInit, program, err)
+}
+
+func mountRoot(o Order) error {
+	if err := os.MkdirAll(newRoot, 0o755); err != nil {
+		return err
+	}
+	var flags uintptr
+	if o.ReadOnly {
+		flags = unix.MS_RDONLY
+	}
+	kinds := fileSystems
+	if o.FileSystem != "" {
+		kinds = []string{o.FileSystem}
+	}
+	var tried []error
+	for _, kind := range kinds {
+		err := unix.Mount(RootDevice, newRoot, kind, flags, o.Options)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.ENODEV) || len(kinds) == 1 { // ENODEV: the kernel does not know it
+			tried = append(tried, fmt.Errorf("%s: %w", kind, err))
+		}
+	}
+	return errors.Join(tried...)
+}
+
+// switchRoot makes newRoot the root, after switch_root(8): the mounts move over, the initramfs is
+// emptied to free its memory, and the root is put on top of it.
+func switchRoot() error {
+	for _, m := range mounts {
+		target := newRoot + m.target
+		if info, err := os.Lstat(target); err == nil && info.IsDir() {
+			if err := unix.Mount(m.target, target, "", unix.MS_MOVE, ""); err != nil {
+				return fmt.Errorf("move %s: %w", m.target, err)
+			}
+		} else if err := unix.Unmount(m.target, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", m.target, err)
+		}
+	}
+	if err := emptyInitramfs(); err != nil {
+		return err
+	}
+	if err := unix.Chdir(newRoot); err != nil {
+		return err
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return err
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
+}
+
+// emptyInitramfs removes all that stands in the root file system in memory, and nothing beyond it.
+func emptyInitramfs() error {
+	var top unix.Stat_t
+	if err := unix.Lstat("/", &top); err != nil {
+		return err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs("/", &fs); err != nil {
+		return err
+	}
+	if fs.Type != unix.RAMFS_MAGIC && fs.Type != unix.TMPFS_MAGIC {
+		return fmt.Errorf("the root is no initramfs (file system type %#x)", fs.Type)
+	}
+	var remove func(folder string)
+	remove = func(folder string) {
+		entries, _ := os.ReadDir(folder)
+		for _, e := range entries {
+			name := filepath.Join(folder, e.Name())
+			var stat unix.Stat_t
+			if err := unix.Lstat(name, &stat); err != nil || stat.Dev != top.Dev {
+				continue
+			}
+			if e.IsDir() {
+				remove(name)
+			}
+			os.Remove(name) // a folder that holds a mount stays
+		}
+	}
+	remove("/")
+	return nil
+}

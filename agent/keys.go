@@ -1,0 +1,66 @@
+package agent
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/sealboot/sealboot/luks"
+)
+
+const maxPassphrase = 4096 // bytes; far above what GRUB takes
+
+// TakeKeys reads the key files in a folder, overwrites them and removes them: all of them, also
+// when one of them is refused.
+func TakeKeys(folder string) (*Keys, error) {
+	passphrase, errPassphrase := take(filepath.Join(folder, PassphraseFile), maxPassphrase)
+	pin, errPin := take(filepath.Join(folder, PinFile), len(luks.Pin{}))
+	errRemove := os.RemoveAll(folder)
+	k := &Keys{Passphrase: passphrase}
+	var err error
+	switch {
+	case errPassphrase != nil:
+		err = fmt.Errorf("%w: %w", ErrNoPassphrase, errPassphrase)
+	case len(passphrase) == 0:
+		err = fmt.Errorf("%w: it is empty", ErrNoPassphrase)
+	case errPin != nil:
+		err = fmt.Errorf("%w: %w", ErrNoPin, errPin)
+	case copy(k.Pin[:], pin) != len(k.Pin):
+		err = fmt.Errorf("%w: it has %d bytes, not %d", ErrNoPin, len(pin), len(k.Pin))
+	case errRemove != nil:
+		err = fmt.Errorf("remove key files: %w", errRemove)
+	}
+	if err != nil {
+		k.Wipe()
+		return nil, err
+	}
+	return k, nil
+}
+
+// take reads a file of at most limit bytes and overwrites it in place: in the initramfs a
+// file is nothing but its pages in memory.
+func take(name string, limit int) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	size := info.Size()
+	if size > int64(limit) {
+		return nil, fmt.Errorf("%s has %d bytes, more than %d", name, size, limit)
+	}
+	content := make([]byte, size)
+	if _, err := io.ReadFull(f, content); err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if _, err := f.WriteAt(make([]byte, size), 0); err != nil {
+		clear(content)
+		return nil, fmt.Errorf("overwrite %s: %w", name, err)
+	}
+	return content, nil
+}

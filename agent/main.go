@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+const (
+	diskWait = 10 * time.Second // for the disk to appear
+	workWait = 5 * time.Minute  // for everything: key stretching for people's passphrases is slow under emulation
+)
+
+// Main is the agent as process 1. It never returns: it becomes the next init, or the machine is
+// powered off. args and env go to the next init.
+func Main(args, env []string) {
+	stopped := make(chan error, 1)
+	// In a goroutine of its own, since reading a disk can hang for as long as the host likes.
+	go func() {
+		err := errors.New("unexpected end")
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("panic: %v", p)
+			}
+			stopped <- err
+		}()
+		err = boot(args, env)
+	}()
+	var why error
+	select {
+	case why = <-stopped:
+	case <-time.After(workWait):
+		why = fmt.Errorf("not done after %v", workWait)
+	}
+	stop(why)
+}
+
+// boot does what the package promises, and returns only with an error.
+func boot(args, env []string) error {
+	if err := mountAll(); err != nil {
+		return err
+	}
+	keys, err := TakeKeys(KeyFolder)
+	if err != nil {
+		return err
+	}
+	defer keys.Wipe()
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	order, err := ParseOrder(string(line))
+	if err != nil {
+		return err
+	}
+	list, err := os.ReadFile(ModuleList)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrModules, err)
+	}
+	if err := LoadModules(string(list), loadModule); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), diskWait)
+	defer cancel()
+	found, err := Find(ctx, kernelDisks{}, order.Disk)
+	if err != nil {
+		return err
+	}
+	err = Unlock(found, keys, deviceMapper{})
+	found.Disk.Close()
+	keys.Wipe()
+	if err != nil {
+		return err
+	}
+	say(fmt.Sprintf("root opened on %s", found.Name))
+	return handOver(order, args, env)
+}
