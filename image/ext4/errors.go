@@ -1,0 +1,30 @@
+package ext4
+
+import (
+	"errors"
+	"fmt"
+)
+
+// What the writer refuses.
+var (
+	ErrTree  = errors.New("the tree cannot be stored")                 // names, links, kinds
+	ErrXattr = errors.New("extended attributes that ext4 cannot hold") // unknown name, too much of them
+)
+
+var errClosed = errors.New("the file system is complete")
+
+// SizeError says that a tree does not fit.
+type SizeError struct {
+	Size   int64  // bytes asked for
+	Needed int64  // bytes, a multiple of 1 MiB, in which the tree would fit
+	Inodes uint32 // inodes that Size has
+	Files  uint32 // inodes that the tree takes
+}
+
+func (e *SizeError) Error() string {
+	if e.Files > e.Inodes {
+		return fmt.Sprintf("the tree needs %d inodes and %d bytes of file system (%d MiB); there are %d inodes and %d bytes (%d MiB)",
+			e.Files, e.Needed, e.Needed>>20, e.Inodes, e.Size, e.Size>>20)
+	}
+	return fmt.Sprintf("the tree needs a file system of %d bytes (%d MiB), not %d (%d MiB)", e.Needed, e.Needed>>20, e.Size, e.Size>>20)
+}
