@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/keyserver"
+)
+
+func (a *app) keyserverCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keyserver",
+		Short: "Keep disks' passphrases and release them to measured machines alone",
+		Long: `keyserver keeps images in a store (--store DIR, an SQLite database) and serves their
+secrets to machines whose launch measurement fits the image's boot record.
+
+The store's secrets are encrypted under a store key, which lies outside of the folder: in the
+file --store-key-file names, or DIR.key. The first register makes both. Keep a copy of the key
+apart from the store: neither is of use without the other.`,
+	}
+	cmd.AddCommand(a.keyserverRegisterCommand(), a.keyserverRevokeCommand(), a.keyserverServeCommand(),
+		a.keyserverListCommand(), a.keyserverAuditCommand())
+	return cmd
+}
+
+// storeFlags name a store and its key.
+type storeFlags struct {
+	dir, keyFile string
+}
+
+func (f *storeFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.dir, "store", "", "folder of the key server's store")
+	cmd.Flags().StringVar(&f.keyFile, "store-key-file", "", "file of the store key (default: the store folder's name with .key behind it)")
+	cmd.MarkFlagRequired("store")
+	cmd.MarkFlagDirname("store")
+}
+
+func (f *storeFlags) keyName() string {
+	if f.keyFile != "" {
+		return f.keyFile
+	}
+	return filepath.Clean(f.dir) + ".key"
+}
+
+// open opens a store that is there.
+func (f *storeFlags) open(ctx context.Context) (*keyserver.Store, error) {
+	if f.dir == "" {
+		return nil, usagef("no store: give --store DIR")
+	}
+	if !keyserver.StoreExists(f.dir) {
+		return nil, fmt.Errorf("%w in %s: sealboot keyserver register makes one", keyserver.ErrNoStore, f.dir)
+	}
+	key, err := readStoreKey(f.keyName())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: give the key of the store %s with --store-key-file", err, f.dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	store, err := keyserver.OpenStore(ctx, f.dir, key, rand.Reader, time.Now())
+	if errors.Is(err, keyserver.ErrWrongKey) {
+		return nil, fmt.Errorf("%w: %s is not its key, give the right one with --store-key-file", err, f.keyName())
+	}
+	return store, err
+}
+
+// openOrMake opens the store, or makes it and, if there is none, its key. A key is never made for a store
+// that is there.
+func (f *storeFlags) openOrMake(ctx context.Context) (*keyserver.Store, error) {
+	if f.dir == "" {
+		return nil, usagef("no store: give --store DIR")
+	}
+	if keyserver.StoreExists(f.dir) {
+		return f.open(ctx)
+	}
+	// The key comes first: a store is never there without one.
+	if _, err := os.Lstat(f.keyName()); errors.Is(err, os.ErrNotExist) {
+		if err := makeStoreKey(f.keyName()); err != nil {
+			return nil, err
+		}
+	}
+	key, err := readStoreKey(f.keyName())
+	if err != nil {
+		return nil, err
+	}
+	if err := keyserver.CreateStore(ctx, f.dir, key, time.Now()); err != nil {
+		return nil, err
+	}
+	return f.open(ctx)
+}
+
+func makeStoreKey(name string) error {
+	text, err := keyserver.NewKeyText(rand.Reader)
+	if err != nil {
+		return err
+	}
+	defer clear(text)
+	if err := atomicfile.WriteFile(name, text, 0o600); err != nil {
+		return fmt.Errorf("make store key: %w", err)
+	}
+	return nil
+}
+
+// readStoreKey refuses a file that others than its owner may read.
+func readStoreKey(name string) (*keyserver.Key, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("read store key: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read store key: %w", err)
+	}
+	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("read store key: others may read %s (mode %04o): chmod 0600 it", name, mode.Perm())
+	}
+	text, err := io.ReadAll(io.LimitReader(f, int64(keyserver.KeyTextSize)+1))
+	defer clear(text)
+	if err != nil {
+		return nil, fmt.Errorf("read store key: %w", err)
+	}
+	key, err := keyserver.ParseKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("read store key %s: %w", name, err)
+	}
+	return key, nil
+}
+
+// closing joins a store's closing to the error of a command's work.
+func closing(store *keyserver.Store, err *error) {
+	*err = errors.Join(*err, store.Close())
+}
+
+// oneLine keeps an error that joins several on one line of a terminal.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealboot/sealboot/keyserver"
+)
+
+func (a *app) keyserverListCommand() *cobra.Command {
+	var store storeFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list --store DIR",
+		Short: "List the registered images",
+		Long: `list prints the images of a store, by name. Secrets are never printed.
+
+--json prints an array of {"name", "version", "registered", "revoked", "mode", "policy", "digests",
+"disk_uuid"}.`,
+		Example: `  sealboot keyserver list --store keys --json`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			s, err := store.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer closing(s, &err)
+			images, err := s.Images(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(a.stdout).Encode(images)
+			}
+			table := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
+			fmt.Fprintln(table, "NAME\tVERSION\tSTATE\tMODE\tDIGESTS\tPOLICY\tREGISTERED")
+			for _, m := range images {
+				state := "served"
+				if m.Revoked {
+					state = "revoked"
+				}
+				fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%d\t%s\t%s\n", m.Name, m.Version, state, m.Mode, len(m.Digests), m.Policy, m.Registered.Format(time.RFC3339))
+			}
+			return table.Flush()
+		},
+	}
+	store.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the list as JSON")
+	return cmd
+}
+
+func (a *app) keyserverRevokeCommand() *cobra.Command {
+	var store storeFlags
+	cmd := &cobra.Command{
+		Use:     "revoke NAME --store DIR",
+		Short:   "Release no secret of an image any more",
+		Long:    `revoke ends an image at once, for sessions that are open too. register --replace takes it up again.`,
+		Example: `  sealboot keyserver revoke web --store keys`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			s, err := store.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer closing(s, &err)
+			if err := s.Revoke(cmd.Context(), args[0], time.Now()); errors.Is(err, keyserver.ErrNoImage) {
+				return refusef("%v", err)
+			} else if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stderr, "image %s is revoked\n", args[0])
+			return nil
+		},
+	}
+	store.add(cmd)
+	return cmd
+}
+
+func (a *app) keyserverAuditCommand() *cobra.Command {
+	var store storeFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "audit --store DIR",
+		Short: "Show every decision, and check that none was changed",
+		Long: `audit prints every decision of the key server with its cause, oldest first, and checks the chain
+that holds the rows together as it goes: after a changed, dropped or moved row it stops with exit code 3.
+
+--json prints one object a line: "seq", "time", "event" (register, session, release, expire, revoke), "class" (absent:
+granted), "cause", "image", "image_version", "session", "request", "source", "platform", "policy", "api", "digest", "count", "mac".`,
+		Example: `  sealboot keyserver audit --store keys --json | jq 'select(.class == "refused")'`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			s, err := store.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer closing(s, &err)
+			rows := 0
+			encoder := json.NewEncoder(a.stdout)
+			err = s.Audit(cmd.Context(), func(row keyserver.Row) error {
+				rows++
+				if asJSON {
+					return encoder.Encode(row)
+				}
+				_, err := fmt.Fprintln(a.stdout, auditLine(row))
+				return err
+			})
+			if chain := (*keyserver.ChainError)(nil); errors.As(err, &chain) {
+				return refusef("audit does not hold: %v", err)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stderr, "%d rows, the chain holds\n", rows)
+			return nil
+		},
+	}
+	store.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
+	return cmd
+}
+
+func auditLine(row keyserver.Row) string {
+	result := "granted"
+	if row.Class != "" {
+		result = string(row.Class)
+	}
+	line := fmt.Sprintf("%d %s %s %s", row.Seq, row.Time.Format(time.RFC3339), row.Event, result)
+	for _, part := range []struct{ name, value string }{
+		{"image", row.Image}, {"session", row.Session}, {"source", row.Source}, {"platform", row.Platform},
+		{"policy", row.Policy}, {"digest", row.Digest}, {"request", row.Request},
+	} {
+		if part.value != "" {
+			line += " " + part.name + "=" + part.value
+		}
+	}
+	if row.Count != 0 {
+		line += fmt.Sprintf(" count=%d", row.Count)
+	}
+	if row.Cause != "" {
+		line += fmt.Sprintf(" cause=%q", row.Cause)
+	}
+	return line
+}

@@ -1,0 +1,159 @@
+package keyserver
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sealboot/sealboot/keyserver/wire"
+)
+
+// Event is what an audit entry tells of.
+type Event string
+
+// The events.
+const (
+	EventRegister Event = "register" // an image, or a new version of one
+	EventSession  Event = "session"  // a request for a session, made or refused
+	EventRelease  Event = "release"  // a measurement, with the secret released or refused
+	EventExpire   Event = "expire"   // open sessions ended without a measurement
+	EventRevoke   Event = "revoke"   // an image
+)
+
+// Entry is one decision. It holds no secret, and nothing that a host sent except in a checked form.
+type Entry struct {
+	Time     time.Time  `json:"time"`
+	Event    Event      `json:"event"`
+	Image    string     `json:"image,omitempty"`
+	Version  int64      `json:"image_version,omitempty"`
+	Session  string     `json:"session,omitempty"`
+	Request  string     `json:"request,omitempty"`
+	Source   string     `json:"source,omitempty"`
+	Platform string     `json:"platform,omitempty"` // product and the PDH's digest
+	Policy   string     `json:"policy,omitempty"`   // guest policy of the session
+	API      string     `json:"api,omitempty"`      // as the measurement's MAC confirms it, or as claimed in a refusal
+	Digest   string     `json:"digest,omitempty"`   // launch digest that the measurement fits
+	Class    wire.Class `json:"class,omitempty"`    // empty: granted
+	Cause    string     `json:"cause,omitempty"`
+	Count    int64      `json:"count,omitempty"`
+}
+
+// Row is an entry in its place in the chain.
+type Row struct {
+	Seq int64 `json:"seq"`
+	Entry
+	MAC []byte `json:"mac"`
+}
+
+// ChainError says where the audit's chain is broken: a row was changed, dropped, added or moved.
+type ChainError struct {
+	Seq     int64
+	Problem string
+}
+
+func (e *ChainError) Error() string { return fmt.Sprintf("audit row %d: %s", e.Seq, e.Problem) }
+
+// The audit's head: the number of rows and the last one's MAC, so that rows cut off the end are missed too. (Whoever
+// can put back an old copy of the whole store can also put back its head: see PROTOCOL.md.)
+const auditHead = "audit-head"
+
+// rowMAC chains a row to the one before it. Only the holder of the store key can make one.
+func (k *Key) rowMAC(before []byte, seq int64, entry []byte) []byte {
+	h := hmac.New(sha256.New, k.audit)
+	h.Write(joined([][]byte{before, number(seq), entry}))
+	return h.Sum(nil)
+}
+
+// audit appends an entry.
+func (t *transaction) audit(e Entry) error {
+	e.Time = e.Time.UTC().Truncate(time.Millisecond)
+	text, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("write audit: %w", err)
+	}
+	seq, before, err := readHead(t.row)
+	if err != nil {
+		return fmt.Errorf("write audit: %w", err)
+	}
+	seq++
+	mac := t.store.key.rowMAC(before, seq, text)
+	if _, err := t.exec(`INSERT INTO audit VALUES (?, ?, ?)`, seq, string(text), mac); err != nil {
+		return fmt.Errorf("write audit: %w", err)
+	}
+	head := append(binary.BigEndian.AppendUint64(nil, uint64(seq)), mac...)
+	if _, err := t.exec(`INSERT INTO settings VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, auditHead, head); err != nil {
+		return fmt.Errorf("write audit: %w", err)
+	}
+	return nil
+}
+
+// readHead gives the last row's number and MAC; 0 and nothing before the first.
+func readHead[R interface{ Scan(...any) error }](row func(string, ...any) R) (seq int64, mac []byte, err error) {
+	var head []byte
+	err = row(`SELECT coalesce((SELECT value FROM settings WHERE name = ?), x'')`, auditHead).Scan(&head)
+	switch {
+	case err != nil:
+		return 0, nil, err
+	case len(head) == 0:
+		return 0, nil, nil
+	case len(head) != 8+sha256.Size:
+		return 0, nil, errors.New("head of the audit is broken")
+	}
+	return int64(binary.BigEndian.Uint64(head)), head[8:], nil
+}
+
+// Audit walks the rows from the first to the last, checking the chain as it goes. A *ChainError tells of the first
+// break; the rows given before it are sound.
+func (s *Store) Audit(ctx context.Context, each func(Row) error) error {
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // one view of rows and head
+	if err != nil {
+		return fmt.Errorf("read audit: %w", err)
+	}
+	defer tx.Rollback()
+	end, endMAC, err := readHead(tx.QueryRow)
+	if err != nil {
+		return fmt.Errorf("read audit: %w", err)
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT seq, entry, mac FROM audit ORDER BY seq`)
+	if err != nil {
+		return fmt.Errorf("read audit: %w", err)
+	}
+	defer rows.Close()
+	var last int64
+	var before []byte
+	for rows.Next() {
+		var row Row
+		var entry string
+		if err := rows.Scan(&row.Seq, &entry, &row.MAC); err != nil {
+			return fmt.Errorf("read audit: %w", err)
+		}
+		if row.Seq != last+1 {
+			return &ChainError{Seq: last + 1, Problem: "row is missing"}
+		}
+		if !hmac.Equal(row.MAC, s.key.rowMAC(before, row.Seq, []byte(entry))) {
+			return &ChainError{Seq: row.Seq, Problem: "row or the one before it was changed"}
+		}
+		d := json.NewDecoder(bytes.NewReader([]byte(entry)))
+		if err := d.Decode(&row.Entry); err != nil {
+			return &ChainError{Seq: row.Seq, Problem: "row does not read"}
+		}
+		if err := each(row); err != nil {
+			return err
+		}
+		last, before = row.Seq, row.MAC
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read audit: %w", err)
+	}
+	if last != end || !hmac.Equal(before, endMAC) {
+		return &ChainError{Seq: last + 1, Problem: fmt.Sprintf("rows are missing at the end: %d there, %d written", last, end)}
+	}
+	return nil
+}

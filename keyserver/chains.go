@@ -1,0 +1,70 @@
+package keyserver
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"sync"
+
+	"github.com/sealboot/sealboot/keyserver/wire"
+	"github.com/sealboot/sealboot/sev"
+)
+
+// maxChains bounds the verified chains that are remembered.
+const maxChains = 1024
+
+// platform is a machine whose chain was verified.
+type platform struct {
+	name string // product and the PDH's digest
+	pdh  *sev.Certificate
+}
+
+// chains verifies platforms' certificates and remembers those that held: the same bytes under the same roots
+// hold again, for these certificates carry no dates. Chains that failed are not remembered.
+type chains struct {
+	roots sev.RootSet
+
+	mu    sync.Mutex
+	known map[[sha256.Size]byte]*platform
+	order [][sha256.Size]byte // oldest first
+}
+
+func newChains(roots sev.RootSet) *chains {
+	return &chains{roots: roots, known: make(map[[sha256.Size]byte]*platform)}
+}
+
+// verify gives the platform that the request's certificates speak for.
+func (c *chains) verify(r wire.SessionRequest) (*platform, *Refusal) {
+	id := sha256.Sum256(joined([][]byte{r.PDH, r.CertChain, r.CA}))
+	c.mu.Lock()
+	p := c.known[id]
+	c.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	chain, err := sev.ParseChain(r.PDH, r.CertChain, r.CA)
+	if err != nil {
+		return nil, refusef(wire.UntrustedPlatform, "read certificates: %w", err)
+	}
+	product, err := chain.Verify(c.roots)
+	if err != nil {
+		return nil, refusef(wire.UntrustedPlatform, "verify certificates: %w", err)
+	}
+	digest := sha256.Sum256(r.PDH)
+	p = &platform{name: product + "/" + hex.EncodeToString(digest[:8]), pdh: chain.PDH}
+	c.remember(id, p)
+	return p, nil
+}
+
+func (c *chains) remember(id [sha256.Size]byte, p *platform) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known[id] != nil {
+		return
+	}
+	if len(c.order) == maxChains {
+		delete(c.known, c.order[0])
+		c.order = append(c.order[:0], c.order[1:]...)
+	}
+	c.known[id] = p
+	c.order = append(c.order, id)
+}

@@ -1,0 +1,165 @@
+package keyserver
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"io"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sealboot/sealboot/keyserver/wire"
+)
+
+// maxWorking bounds the requests that are worked on at once; a request beyond it is told "busy". Reading a slow
+// request does not count.
+const maxWorking = 256
+
+// Handler answers the requests of PROTOCOL.md.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/sessions", answer(s, http.StatusCreated, wire.DecodeSessionRequest,
+		func(ctx context.Context, r *http.Request, from Source, m wire.SessionRequest) (wire.Session, error) {
+			return s.OpenSession(ctx, from, m)
+		}))
+	mux.HandleFunc("POST /v1/sessions/{id}/measurement", answer(s, http.StatusOK, wire.DecodeMeasurementRequest,
+		func(ctx context.Context, r *http.Request, from Source, m wire.MeasurementRequest) (wire.Packet, error) {
+			return s.Release(ctx, from, r.PathValue("id"), m)
+		}))
+	mux.HandleFunc("GET /v1/health", s.health)
+	for path, allow := range map[string]string{
+		"/v1/sessions": "POST", "/v1/sessions/{id}/measurement": "POST", "/v1/health": "GET, HEAD",
+	} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Allow", allow)
+			s.problem(w, r, s.source(r), refusef(wire.MethodNotAllowed, "method %q", clean(r.Method)))
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.problem(w, r, s.source(r), refusef(wire.NotFound, "no such path"))
+	})
+	return mux
+}
+
+// answer makes the handler of one kind of request.
+func answer[Q any, A interface{ Encode() ([]byte, error) }](s *Server, success int, decode func(io.Reader) (Q, error),
+	work func(context.Context, *http.Request, Source, Q) (A, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		began := s.now()
+		from := s.source(r)
+		if refusal := checkMedia(r.Header); refusal != nil {
+			s.problem(w, r, from, refusal)
+			return
+		}
+		m, err := decode(http.MaxBytesReader(w, r.Body, wire.MaxBody))
+		if err != nil {
+			s.problem(w, r, from, badBody(err))
+			return
+		}
+		select {
+		case s.working <- struct{}{}:
+			defer func() { <-s.working }()
+		default:
+			s.problem(w, r, from, refusef(wire.Busy, "%d requests under way", maxWorking))
+			return
+		}
+		reply, err := work(r.Context(), r, from, m)
+		if err != nil {
+			s.problem(w, r, from, err)
+			return
+		}
+		body, err := reply.Encode()
+		if err != nil {
+			s.problem(w, r, from, err)
+			return
+		}
+		s.send(w, success, wire.MediaType, body)
+		s.log.Info("granted", "request", from.Request, "source", from.Address, "route", r.Pattern, "status", success, "took", s.now().Sub(began))
+	}
+}
+
+func checkMedia(h http.Header) *Refusal {
+	media, parameters, err := mime.ParseMediaType(h.Get("Content-Type"))
+	charset, has := parameters["charset"]
+	if err != nil || media != wire.MediaType || len(h.Values("Content-Type")) != 1 ||
+		has && !strings.EqualFold(charset, "utf-8") || len(h.Values("Content-Encoding")) != 0 {
+		return refusef(wire.UnsupportedMedia, "body is not plain %s", wire.MediaType)
+	}
+	return nil
+}
+
+func badBody(err error) *Refusal {
+	tooLarge := (*http.MaxBytesError)(nil)
+	if errors.Is(err, wire.ErrTooLarge) || errors.As(err, &tooLarge) {
+		return &Refusal{Class: wire.TooLarge, Cause: err}
+	}
+	return &Refusal{Class: wire.Malformed, Cause: err}
+}
+
+// problem answers with the class of err alone, and logs the rest.
+func (s *Server) problem(w http.ResponseWriter, r *http.Request, from Source, err error) {
+	class, level := wire.Internal, slog.LevelError
+	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
+		class, level = refusal.Class, slog.LevelWarn
+	} else if errors.Is(err, ErrBusy) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errClosed) {
+		class, level = wire.Busy, slog.LevelWarn
+	}
+	s.log.Log(r.Context(), level, "not granted", "request", from.Request, "source", from.Address, "route", r.Pattern,
+		"status", class.Status(), "class", class, "cause", err)
+	body, err := wire.Problem{Class: class, Request: from.Request}.Encode()
+	if err != nil {
+		body = nil
+	}
+	if class == wire.Busy || class == wire.TooManyRequests {
+		w.Header().Set("Retry-After", "1")
+	}
+	s.send(w, class.Status(), wire.ProblemMediaType, body)
+}
+
+func (s *Server) send(w http.ResponseWriter, status int, media string, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", media)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	w.Write(body) // the other side's going away is no concern of ours: a release counts as done
+}
+
+// health says whether the store answers.
+func (s *Server) health(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	if err := s.store.db.PingContext(ctx); err != nil {
+		s.problem(w, r, s.source(r), err)
+		return
+	}
+	s.send(w, http.StatusOK, wire.MediaType, []byte(`{"status":"ok"}`))
+}
+
+// source tells who asks, under a fresh id of the request's own.
+func (s *Server) source(r *http.Request) Source {
+	id := make([]byte, 8)
+	if _, err := io.ReadFull(s.random, id); err != nil {
+		clear(id) // an id is for finding log lines, no more
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = "unknown"
+	}
+	return Source{Request: hex.EncodeToString(id), Address: host}
+}
+
+// clean keeps what a host sends short and printable where it goes into a log.
+func clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+	return s[:min(len(s), 64)]
+}

@@ -1,0 +1,120 @@
+package keyserver
+
+import (
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// keySize is the length of a store key in bytes.
+const keySize = 32
+
+// ErrSealed says that a sealed value does not open: it is another row's, was changed, or belongs to another key.
+var ErrSealed = errors.New("sealed value does not open")
+
+// Key seals what the store must not show, and chains the audit. It comes from outside the store.
+//
+// Each use has a key of its own, derived by HKDF-SHA256 (RFC 5869). Values are sealed by XChaCha20-Poly1305 with
+// a random nonce of 24 bytes in front; what the value is for is authenticated with it, so that no row can
+// stand in for another.
+type Key struct {
+	sealing cipher.AEAD
+	audit   []byte
+}
+
+// NewKey takes the 32 random bytes of a store key. The caller may wipe them afterwards.
+func NewKey(raw []byte) (*Key, error) {
+	if len(raw) != keySize {
+		return nil, fmt.Errorf("store key of %d bytes, not %d", len(raw), keySize)
+	}
+	sealing, err := hkdf.Key(sha256.New, raw, nil, "sealboot key server store 1: sealing", chacha20poly1305.KeySize)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(sealing)
+	audit, err := hkdf.Key(sha256.New, raw, nil, "sealboot key server store 1: audit", sha256.Size)
+	if err != nil {
+		return nil, err
+	}
+	aead, err := chacha20poly1305.NewX(sealing)
+	if err != nil {
+		return nil, err
+	}
+	return &Key{sealing: aead, audit: audit}, nil
+}
+
+// seal encrypts value for the one place that purpose names.
+func (k *Key) seal(random io.Reader, value []byte, purpose ...[]byte) ([]byte, error) {
+	sealed := make([]byte, chacha20poly1305.NonceSizeX, chacha20poly1305.NonceSizeX+len(value)+chacha20poly1305.Overhead)
+	if _, err := io.ReadFull(random, sealed); err != nil {
+		return nil, fmt.Errorf("read random bytes: %w", err)
+	}
+	return k.sealing.Seal(sealed, sealed, value, joined(purpose)), nil
+}
+
+// open gives back what seal was given for the same purpose. The caller wipes it.
+func (k *Key) open(sealed []byte, purpose ...[]byte) ([]byte, error) {
+	if len(sealed) < chacha20poly1305.NonceSizeX+chacha20poly1305.Overhead {
+		return nil, ErrSealed
+	}
+	nonce, box := sealed[:chacha20poly1305.NonceSizeX], sealed[chacha20poly1305.NonceSizeX:]
+	value, err := k.sealing.Open(nil, nonce, box, joined(purpose))
+	if err != nil {
+		return nil, ErrSealed
+	}
+	return value, nil
+}
+
+// joined puts a length before each part, so that no two lists of parts give the same bytes.
+func joined(parts [][]byte) []byte {
+	var b []byte
+	for _, p := range parts {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(p)))
+		b = append(b, p...)
+	}
+	return b
+}
+
+// number is a part for joined.
+func number(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
+
+// keyPrefix begins the text form of a store key, one line; 64 hexadecimal digits follow.
+const keyPrefix = "sealboot-store-key-1 "
+
+// KeyTextSize is the length of a store key's text form in bytes.
+const KeyTextSize = len(keyPrefix) + 2*keySize + 1
+
+// NewKeyText makes a store key and gives its text form, for a file that only its owner may read. The caller
+// wipes it.
+func NewKeyText(random io.Reader) ([]byte, error) {
+	raw := make([]byte, keySize)
+	defer clear(raw)
+	if _, err := io.ReadFull(random, raw); err != nil {
+		return nil, fmt.Errorf("make store key: %w", err)
+	}
+	text := make([]byte, 0, KeyTextSize)
+	return append(hex.AppendEncode(append(text, keyPrefix...), raw), '\n'), nil
+}
+
+// ErrNotKey says that a text is no store key. The text is not repeated: it may be one with a slip in it.
+var ErrNotKey = errors.New("not a store key")
+
+// ParseKey reads the text form.
+func ParseKey(text []byte) (*Key, error) {
+	if len(text) != KeyTextSize || string(text[:len(keyPrefix)]) != keyPrefix || text[KeyTextSize-1] != '\n' {
+		return nil, ErrNotKey
+	}
+	raw := make([]byte, keySize)
+	defer clear(raw)
+	if _, err := hex.Decode(raw, text[len(keyPrefix):KeyTextSize-1]); err != nil {
+		return nil, ErrNotKey
+	}
+	return NewKey(raw)
+}

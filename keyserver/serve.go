@@ -1,0 +1,118 @@
+package keyserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Limits of the listening side.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 10 * time.Second
+	writeTimeout      = 20 * time.Second
+	idleTimeout       = 60 * time.Second
+	maxHeader         = 16 << 10 // bytes
+	maxConnections    = 1024     // more wait to be accepted
+	stopTimeout       = 10 * time.Second
+)
+
+// Serve answers on l until ctx ends, then lets the requests under way finish, and closes l. It also ends the sessions
+// whose time is over.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true) // no streams to multiplex, so none to abuse
+	h := &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		Protocols:         protocols,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	sweeping, stopSweep := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() { s.sweep(sweeping) })
+	defer work.Wait()
+	defer stopSweep()
+
+	failed := make(chan error, 1)
+	go func() { failed <- h.Serve(limit(l, maxConnections)) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	err := h.Shutdown(stop)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = h.Close()
+	}
+	<-failed // http.ErrServerClosed
+	return err
+}
+
+// sweep ends expired sessions, so that their keys do not lie in the store for want of a visitor.
+func (s *Server) sweep(ctx context.Context) {
+	ticks := time.NewTicker(max(s.ttl/2, time.Second))
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks.C:
+			if err := s.Expire(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("cannot end expired sessions", "error", err)
+			}
+		}
+	}
+}
+
+// limit lets at most n connections be open at once.
+func limit(l net.Listener, n int) net.Listener {
+	return &limited{Listener: l, free: make(chan struct{}, n), closed: make(chan struct{})}
+}
+
+type limited struct {
+	net.Listener
+	free   chan struct{}
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	select {
+	case l.free <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.free
+		return nil, err
+	}
+	return &counted{Conn: c, done: sync.OnceFunc(func() { <-l.free })}, nil
+}
+
+func (l *limited) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+type counted struct {
+	net.Conn
+	done func()
+}
+
+func (c *counted) Close() error {
+	defer c.done()
+	return c.Conn.Close()
+}

@@ -1,0 +1,158 @@
+package keyserver
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/sealboot/sealboot/keyserver/wire"
+	"github.com/sealboot/sealboot/sev"
+)
+
+// Defaults and bounds of a Config.
+const (
+	DefaultSessionTTL  = 5 * time.Minute
+	DefaultMaxSessions = 4096
+	minSessionTTL      = time.Second
+	maxSessionTTL      = 24 * time.Hour
+	maxMaxSessions     = 1 << 20
+)
+
+// Config says how a server works. All but the last two must be given.
+type Config struct {
+	Store  *Store
+	Roots  sev.RootSet // trusted to speak for platforms
+	Random io.Reader   // safe for concurrent use; crypto/rand.Reader outside tests
+	Now    func() time.Time
+	Log    *slog.Logger
+
+	SessionTTL  time.Duration // from the session to its measurement; 0: DefaultSessionTTL
+	MaxSessions int           // open at once: the oldest give way; 0: DefaultMaxSessions
+}
+
+// Server makes sessions and releases secrets. It is safe for concurrent use, and keeps nothing that a restart
+// would lose: sessions are in the store.
+type Server struct {
+	store       *Store
+	chains      *chains
+	random      io.Reader
+	now         func() time.Time
+	log         *slog.Logger
+	ttl         time.Duration
+	maxSessions int
+	working     chan struct{}
+}
+
+// NewServer makes a server. Without a root to trust it would refuse everybody, which is an error here.
+func NewServer(c Config) (*Server, error) {
+	if c.SessionTTL == 0 {
+		c.SessionTTL = DefaultSessionTTL
+	}
+	if c.MaxSessions == 0 {
+		c.MaxSessions = DefaultMaxSessions
+	}
+	switch {
+	case c.Store == nil || c.Random == nil || c.Now == nil || c.Log == nil:
+		return nil, errors.New("key server needs a store, randomness, a clock and a log")
+	case len(c.Roots) == 0:
+		return nil, errors.New("key server trusts no root")
+	case c.SessionTTL < minSessionTTL || c.SessionTTL > maxSessionTTL:
+		return nil, fmt.Errorf("sessions of %v: not between %v and %v", c.SessionTTL, minSessionTTL, maxSessionTTL)
+	case c.MaxSessions < 1 || c.MaxSessions > maxMaxSessions:
+		return nil, fmt.Errorf("%d open sessions: not between 1 and %d", c.MaxSessions, maxMaxSessions)
+	}
+	return &Server{store: c.Store, chains: newChains(c.Roots), random: c.Random, now: c.Now, log: c.Log,
+		ttl: c.SessionTTL, maxSessions: c.MaxSessions, working: make(chan struct{}, maxWorking)}, nil
+}
+
+// Source says who asks, for log and audit.
+type Source struct {
+	Request string // id of the request
+	Address string
+}
+
+// OpenSession makes a launch session for a platform whose certificates lead to a trusted root. A *Refusal says
+// why not. An unknown or revoked image gets a session too, one that will be refused with its measurement: a
+// host cannot ask which images there are.
+func (s *Server) OpenSession(ctx context.Context, from Source, r wire.SessionRequest) (wire.Session, error) {
+	now := s.now()
+	entry := Entry{Time: now, Event: EventSession, Request: from.Request, Source: from.Address, Image: r.Image}
+	p, refusal := s.chains.verify(r)
+	if refusal != nil {
+		entry.Class, entry.Cause = refusal.Class, refusal.Cause.Error()
+		if err := s.store.write(ctx, func(t *transaction) error { return t.audit(entry) }); err != nil {
+			return wire.Session{}, err
+		}
+		return wire.Session{}, refusal
+	}
+	policy := DefaultPolicy()
+	m, err := scanImage(s.store.db.QueryRowContext(ctx, `SELECT `+imageColumns+` FROM images WHERE name = ?`, r.Image).Scan)
+	switch {
+	case errors.Is(err, ErrNoImage):
+		entry.Cause = "image is not registered: its measurement will be refused"
+	case err != nil:
+		return wire.Session{}, err
+	default:
+		policy, entry.Version = m.policy, m.version
+	}
+	keys, start, err := sev.NewSession(p.pdh, policy.Guest, s.random)
+	if err != nil {
+		return wire.Session{}, fmt.Errorf("make session: %w", err)
+	}
+	defer keys.Wipe()
+	kept, err := s.keep(r.Image, entry.Version, p, now, keys)
+	if err != nil {
+		return wire.Session{}, fmt.Errorf("make session: %w", err)
+	}
+	entry.Session, entry.Platform, entry.Policy = kept.id, p.name, policy.Guest.String()
+	err = s.store.write(ctx, func(t *transaction) error {
+		gone, err := t.makeRoom(s.maxSessions, now)
+		if err != nil {
+			return err
+		}
+		if gone > 0 {
+			if err := t.audit(Entry{Time: now, Event: EventExpire, Count: gone, Cause: "made room for new sessions"}); err != nil {
+				return err
+			}
+		}
+		if err := t.insertSession(kept); err != nil {
+			return err
+		}
+		return t.audit(entry)
+	})
+	if err != nil {
+		return wire.Session{}, fmt.Errorf("make session: %w", err)
+	}
+	return wire.Session{ID: kept.id, Policy: uint32(policy.Guest), DHCert: start.GODH[:], Blob: start.Session[:], Expires: kept.expires.UTC()}, nil
+}
+
+// keep makes the session's row, with its keys sealed.
+func (s *Server) keep(image string, version int64, p *platform, now time.Time, keys *sev.Session) (*session, error) {
+	id := make([]byte, 16)
+	if _, err := io.ReadFull(s.random, id); err != nil {
+		return nil, fmt.Errorf("read random bytes: %w", err)
+	}
+	k := &session{id: hex.EncodeToString(id), image: image, version: version, platform: p.name,
+		created: now, expires: now.Add(s.ttl).Truncate(time.Second), state: open}
+	plain := keys.Encode()
+	defer clear(plain)
+	var err error
+	k.sealed, err = s.store.key.seal(s.random, plain, k.purpose()...)
+	return k, err
+}
+
+// Expire ends the sessions whose time is over, and drops their keys.
+func (s *Server) Expire(ctx context.Context) error {
+	now := s.now()
+	return s.store.write(ctx, func(t *transaction) error {
+		ended, err := t.expireSessions(now)
+		if err != nil || ended == 0 {
+			return err
+		}
+		return t.audit(Entry{Time: now, Event: EventExpire, Count: ended, Cause: "no measurement came in time"})
+	})
+}

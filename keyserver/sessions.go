@@ -1,0 +1,111 @@
+package keyserver
+
+import (
+	"database/sql"
+	"errors"
+	"time"
+)
+
+// state is how far a session has come. It leaves "open" once and never comes back: the store's own
+// trigger sees to it.
+type state string
+
+const (
+	open     state = "open"
+	released state = "released"
+	refused  state = "refused"
+	expired  state = "expired" // in time, or it gave way to newer ones
+)
+
+// session is a launch session in the store.
+type session struct {
+	id       string
+	image    string
+	version  int64  // of the image when the session was made; 0: there was none
+	platform string // product and digest of its PDH
+	created  time.Time
+	expires  time.Time
+	state    state
+	sealed   []byte // sev.Session, sealed for this row; nil once it has ended
+}
+
+// purpose binds the sealed session to its row.
+func (s *session) purpose() [][]byte {
+	return [][]byte{[]byte("session"), []byte(s.id), []byte(s.image), number(s.version), number(s.expires.Unix())}
+}
+
+var errNoSession = errors.New("no such session")
+
+// Sessions that have ended stay known, so that a late host is told "used" or "expired": for an hour after their
+// expiry, and no more than this many.
+const (
+	keepEnded      = time.Hour
+	maxEnded       = 100_000
+	sessionColumns = `id, image, image_version, platform, created, expires, state, sealed`
+)
+
+func (t *transaction) insertSession(s *session) error {
+	_, err := t.exec(`INSERT INTO sessions (`+sessionColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		s.id, s.image, s.version, s.platform, s.created.Unix(), s.expires.Unix(), string(s.state), s.sealed)
+	return err
+}
+
+func (t *transaction) session(id string) (*session, error) {
+	s := new(session)
+	var created, expires int64
+	err := t.row(`SELECT `+sessionColumns+` FROM sessions WHERE id = ?`, id).
+		Scan(&s.id, &s.image, &s.version, &s.platform, &created, &expires, &s.state, &s.sealed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, errNoSession
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.created, s.expires = time.Unix(created, 0), time.Unix(expires, 0)
+	return s, nil
+}
+
+// endSession ends an open session and drops its keys. Anything but one open session ended is an error.
+func (t *transaction) endSession(id string, how state) error {
+	n, err := t.exec(`UPDATE sessions SET state = ?, sealed = NULL WHERE id = ? AND state = 'open'`, string(how), id)
+	if err == nil && n != 1 {
+		err = errors.New("session is not open")
+	}
+	return err
+}
+
+// expireSessions ends the open sessions whose time is over and forgets those that ended long ago.
+func (t *transaction) expireSessions(now time.Time) (ended int64, err error) {
+	ended, err = t.exec(`UPDATE sessions SET state = 'expired', sealed = NULL WHERE state = 'open' AND expires <= ?`, now.Unix())
+	if err != nil {
+		return 0, err
+	}
+	if _, err := t.exec(`DELETE FROM sessions WHERE state <> 'open' AND expires <= ?`, now.Add(-keepEnded).Unix()); err != nil {
+		return 0, err
+	}
+	_, err = t.exec(`DELETE FROM sessions WHERE state <> 'open' AND seq <= (SELECT max(seq) FROM sessions) - ?`, maxEnded)
+	return ended, err
+}
+
+// makeRoom sees to it that one more session fits under the bound: first those whose time is over end, then the
+// oldest.
+func (t *transaction) makeRoom(bound int, now time.Time) (ended int64, err error) {
+	var n int64
+	if err := t.row(`SELECT n FROM open_sessions`).Scan(&n); err != nil {
+		return 0, err
+	}
+	if n < int64(bound) {
+		return 0, nil
+	}
+	ended, err = t.expireSessions(now)
+	if err != nil {
+		return 0, err
+	}
+	excess := n - ended - int64(bound) + 1
+	if excess <= 0 {
+		return ended, nil
+	}
+	more, err := t.exec(`UPDATE sessions SET state = 'expired', sealed = NULL WHERE seq IN
+		(SELECT seq FROM sessions WHERE state = 'open' ORDER BY seq LIMIT ?)`, excess)
+	return ended + more, err
+}
