@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "keyfiles.h"
+
+#include "bytes.h"
+#include "grub.h"
+
+static uint8_t passphrase[PASSPHRASE_MAX], pin[PIN_SIZE];
+
+static struct keyfile {
+	const char *path;
+	uint8_t *data;
+	uint32_t size; /* 0: there is none, or it is wiped */
+} keyfiles[] = {{"/passphrase", passphrase, 0}, {"/header-pin", pin, 0}};
+
+enum { KEYFILES = sizeof keyfiles / sizeof keyfiles[0] };
+
+static enum { UNLOCKING, HANDING_OVER, SEALED } phase;
+
+/* Where the files were read to while UNLOCKING. */
+static struct {
+	const struct keyfile *from;
+	uint8_t *to;
+	size_t size;
+} readers[8];
+static unsigned reader_count;
+
+/* The disk: a name to hang the file system on. It has no sectors. */
+
+static grub_err_t disk_open(const char *name, struct grub_disk *disk)
+{
+	if (grub_strcmp(name, "efisecret") != 0)
+		return grub_error(GRUB_ERR_UNKNOWN_DEVICE, "not efisecret");
+	disk->total_sectors = 0;
+	disk->id = 0;
+	return GRUB_ERR_NONE;
+}
+
+static void disk_close(struct grub_disk *disk) { (void)disk; }
+
+static grub_err_t disk_read(struct grub_disk *disk, uint64_t sector, size_t size, char *buf)
+{
+	(void)disk, (void)sector, (void)size, (void)buf;
+	return grub_error(GRUB_ERR_OUT_OF_RANGE, "efisecret has no sectors");
+}
+
+static grub_err_t disk_write(struct grub_disk *disk, uint64_t sector, size_t size, const char *buf)
+{
+	(void)disk, (void)sector, (void)size, (void)buf;
+	return grub_error(GRUB_ERR_OUT_OF_RANGE, "efisecret has no sectors");
+}
+
+static struct grub_disk_dev disk = {
+	.name = "efisecret",
+	.id = 0x5ea1, /* of no other device (enum grub_disk_dev_id) */
+	.disk_open = disk_open,
+	.disk_close = disk_close,
+	.disk_read = disk_read,
+	.disk_write = disk_write,
+};
+
+/* The file system. */
+
+static grub_err_t fs_dir(struct grub_device *device, const char *path, grub_fs_dir_hook_t hook, void *hook_data)
+{
+	(void)path, (void)hook, (void)hook_data;
+	if (!device->disk || device->disk->dev != &disk)
+		return grub_error(GRUB_ERR_BAD_FS, "not efisecret");
+	return GRUB_ERR_NONE;
+}
+
+static grub_err_t fs_open(struct grub_file *file, const char *name)
+{
+	unsigned i;
+	if (!file->device->disk || file->device->disk->dev != &disk)
+		return grub_error(GRUB_ERR_BAD_FS, "not efisecret");
+	for (i = 0; i < KEYFILES; i++)
+		if (phase != SEALED && keyfiles[i].size > 0 && grub_strcmp(name, keyfiles[i].path) == 0) {
+			file->data = &keyfiles[i];
+			file->size = keyfiles[i].size;
+			return GRUB_ERR_NONE;
+		}
+	return grub_error(GRUB_ERR_FILE_NOT_FOUND, "no secret of that name");
+}
+
+static long fs_read(struct grub_file *file, char *buf, size_t len)
+{
+	struct keyfile *k = file->data;
+	/* grub_file_read has checked the offset and cut len to the file's size; the file may have been wiped since. */
+	if (file->offset > k->size || len > k->size - file->offset) {
+		grub_error(GRUB_ERR_OUT_OF_RANGE, "the secret is wiped");
+		return -1;
+	}
+	if (phase == UNLOCKING) {
+		if (reader_count == sizeof readers / sizeof readers[0]) {
+			grub_error(GRUB_ERR_OUT_OF_RANGE, "the secret is read too often");
+			return -1;
+		}
+		readers[reader_count].from = k;
+		readers[reader_count].to = (uint8_t *)buf;
+		readers[reader_count++].size = len;
+	}
+	copy(buf, k->data + file->offset, len);
+	return (long)len;
+}
+
+static grub_err_t fs_close(struct grub_file *file)
+{
+	struct keyfile *k = file->data;
+	if (phase != UNLOCKING) {
+		wipe(k->data, k->size);
+		k->size = 0;
+	}
+	return GRUB_ERR_NONE;
+}
+
+static struct grub_fs fs = {
+	.name = "efisecret",
+	.fs_dir = fs_dir,
+	.fs_open = fs_open,
+	.fs_read = fs_read,
+	.fs_close = fs_close,
+};
+
+void keyfiles_show(const struct table *table)
+{
+	copy(passphrase, entry_data(&table->passphrase), entry_data_size(&table->passphrase));
+	keyfiles[0].size = entry_data_size(&table->passphrase);
+	copy(pin, entry_data(&table->pin), entry_data_size(&table->pin));
+	keyfiles[1].size = entry_data_size(&table->pin);
+	grub_disk_dev_register(&disk);
+	/* grub_fs_register (include/grub/fs.h) is inline: put at the head of the list. */
+	fs.next = grub_fs_list;
+	fs.prev = &grub_fs_list;
+	if (fs.next)
+		fs.next->prev = &fs.next;
+	grub_fs_list = &fs;
+}
+
+void keyfiles_wipe_readers(void)
+{
+	/*
+	 * The buffer may be freed by now (a later cryptomount may do what 2.12's does not), and
+	 * even be somebody else's. Zeros go only where the whole secret still stands, so that
+	 * nothing but the secret is ever overwritten.
+	 */
+	while (reader_count > 0) {
+		reader_count--;
+		if (readers[reader_count].size == readers[reader_count].from->size &&
+		    same(readers[reader_count].to, readers[reader_count].from->data, readers[reader_count].size))
+			wipe(readers[reader_count].to, readers[reader_count].size);
+	}
+}
+
+void keyfiles_hand_over(void) { phase = HANDING_OVER; }
+
+void keyfiles_seal(void) { phase = SEALED; }
+
+void keyfiles_wipe(void)
+{
+	keyfiles_wipe_readers();
+	wipe(passphrase, sizeof passphrase);
+	wipe(pin, sizeof pin);
+	keyfiles[0].size = keyfiles[1].size = 0;
+	phase = SEALED;
+}
