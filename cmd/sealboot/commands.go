@@ -5,6 +5,7 @@ import "github.com/spf13/cobra"
 // commands lists sealboot's commands, each in a file of its own.
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
+		a.grubCommand(),
 		a.keyserverCommand(),
 	}
 }
