@@ -65,7 +65,7 @@ func Bundle(firmware, grubEFI []byte) ([]byte, error) {
 	if old == nil {
 		return nil, ErrNoGRUB
 	}
-	file, err := replaceApplication(old, grubEFI)
+	file, err := old.withApplication(grubEFI)
 	if err != nil {
 		return nil, err
 	}
@@ -132,26 +132,50 @@ func (t *Tree) checkBootPaths() error {
 	return nil
 }
 
-// replaceApplication gives GRUB's file with another application in it.
-func replaceApplication(old *File, application []byte) (*File, error) {
-	where := fmt.Sprintf("file %v", old.GUID)
-	sections, err := parseSections(old.Body, where)
+// application gives the EFI application in a file.
+func (f *File) application() ([]byte, error) {
+	sections, i, err := f.applicationSection()
 	if err != nil {
 		return nil, err
 	}
-	replaced := 0
-	for i := range sections {
-		if sections[i].kind == sectionPE32 {
-			sections[i].data = application
-			replaced++
+	return sections[i].data, nil
+}
+
+// applicationSection finds the one section of a file that holds an EFI application.
+func (f *File) applicationSection() (sections []section, index int, err error) {
+	where := fmt.Sprintf("file %v", f.GUID)
+	if sections, err = parseSections(f.Body, where); err != nil {
+		return nil, 0, err
+	}
+	index = -1
+	for i, s := range sections {
+		if s.kind != sectionPE32 {
+			continue
 		}
+		if index >= 0 {
+			return nil, 0, &FormatError{where, 0, "a second application in it"}
+		}
+		index = i
 	}
-	if replaced != 1 {
-		return nil, &FormatError{where, 0, fmt.Sprintf("%d applications in it, not 1", replaced)}
+	if index < 0 {
+		return nil, 0, &FormatError{where, 0, "no application in it"}
 	}
-	file := &File{GUID: old.GUID, Type: old.Type, Attributes: old.Attributes, Body: encodeSections(sections)}
+	return sections, index, nil
+}
+
+// withApplication gives the file with another application in it.
+func (f *File) withApplication(application []byte) (*File, error) {
+	sections, i, err := f.applicationSection()
+	if err != nil {
+		return nil, err
+	}
+	sections[i].data = application
+	file := &File{GUID: f.GUID, Type: f.Type, Attributes: f.Attributes, Body: encodeSections(sections)}
+	if f.Attributes&(fileFixed|fileAlignment) != 0 { // it is moved behind the others
+		return nil, &FormatError{fmt.Sprintf("file %v", f.GUID), 19, fmt.Sprintf("attributes %#x tie it to its place", f.Attributes)}
+	}
 	if file.size() > maxFileSize {
-		return nil, &TooLargeError{Volume: "firmware file for GRUB", Need: file.size(), Room: maxFileSize}
+		return nil, &TooLargeError{Volume: "firmware file with this GRUB", Need: file.size(), Room: maxFileSize}
 	}
 	return file, nil
 }

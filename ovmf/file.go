@@ -20,6 +20,8 @@ const (
 	fileHeader    = 24 // GUID, u16 checksums, u8 type, u8 attributes, u24 size, u8 state (PI volume 3, 3.2.3)
 	maxFileSize   = 1<<24 - 1
 	fileLarge     = 0x01 // FFS_ATTRIB_LARGE_FILE
+	fileFixed     = 0x04 // FFS_ATTRIB_FIXED
+	fileAlignment = 0x3a // FFS_ATTRIB_DATA_ALIGNMENT and FFS_ATTRIB_DATA_ALIGNMENT_2
 	fileChecksum  = 0x40 // FFS_ATTRIB_CHECKSUM
 	fileDataValid = 0xf8 // header constructed, header valid and data valid, as stored where erased bits are 1
 	noChecksum    = 0xaa // FFS_FIXED_CHECKSUM

@@ -180,6 +180,10 @@ func (t *Tree) pack(compress func([]byte) ([]byte, error)) ([]byte, error) {
 
 // repacked gives the volume of the main file with new contents in its packed section.
 func (t *Tree) repacked(unpacked []byte, compress func([]byte) ([]byte, error)) (*Volume, error) {
+	old := t.parts[t.mainPart].volume
+	if old.Files[len(old.Files)-1] != t.main {
+		return nil, &FormatError{fmt.Sprintf("file %v", t.main.GUID), 0, "other files stand behind it and would move"}
+	}
 	data, err := compress(unpacked)
 	if err != nil {
 		return nil, err
@@ -188,7 +192,6 @@ func (t *Tree) repacked(unpacked []byte, compress func([]byte) ([]byte, error)) 
 	copy(outer, t.outer)
 	_, _, head, _, _ := outer[t.packed].guided()
 	outer[t.packed].data = append(bytes.Clone(head), data...)
-	old := t.parts[t.mainPart].volume
 	file := *t.main
 	file.Body = encodeSections(outer)
 	room := align(t.main.size(), 8) + old.Free

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/measure"
+	"github.com/sealboot/sealboot/ovmf"
+)
+
+// maxBootFile bounds a kernel or initrd.
+const maxBootFile = 4 << 30
+
+// measureFlags are the flags of `sealboot measure`, named as in sev-snp-measure.
+type measureFlags struct {
+	mode, ovmf, kernel, initrd, append string
+	vcpus                              int
+	vcpuType                           string
+	vcpuSig                            uint32
+	family, model, stepping            uint8
+	vmm, ovmfHash, format              string
+	features                           uint64
+	oldHost                            bool
+
+	record, diskUUID, headerPin string
+}
+
+func (a *app) measureCommand() *cobra.Command {
+	var f measureFlags
+	cmd := &cobra.Command{
+		Use:   "measure --mode MODE --ovmf FILE",
+		Short: "Compute the launch digest of a machine",
+		Long: `measure prints the digest that AMD's secure processor will have measured when a machine
+starts from this firmware. Flags are those of sev-snp-measure; modes: ` + strings.Join(modeNames(), ", ") + `.
+
+With --record FILE the digest is added to a boot record, which is made if it is not there;
+for a new one, the disk's UUID and header pin are needed.`,
+		Example: `  sealboot measure --mode sev --ovmf firmware.fd
+  sealboot measure --mode snp --ovmf firmware.fd --vcpus 4 --vcpu-type EPYC-v4 --guest-features 0x1
+  sealboot measure --mode seves --ovmf firmware.fd --vcpus 4 --vcpu-type EPYC-v4 --record record.json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			spec, err := f.spec(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			digest, err := measure.Digest(spec)
+			if err != nil {
+				return fmt.Errorf("measure %s: %w", f.ovmf, err)
+			}
+			if f.record != "" {
+				if err := f.writeRecord(spec); err != nil {
+					return err
+				}
+			}
+			text := hex.EncodeToString(digest)
+			if f.format == "base64" {
+				text = base64.StdEncoding.EncodeToString(digest)
+			}
+			_, err = fmt.Fprintln(a.stdout, text)
+			return err
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+func (f *measureFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.mode, "mode", "", "kind of guest: "+strings.Join(modeNames(), ", "))
+	flags.StringVar(&f.ovmf, "ovmf", "", "firmware image")
+	flags.StringVar(&f.kernel, "kernel", "", "kernel, with QEMU's kernel-hashes=on")
+	flags.StringVar(&f.initrd, "initrd", "", "initrd (with --kernel)")
+	flags.StringVar(&f.append, "append", "", "kernel command line (with --kernel)")
+	flags.IntVar(&f.vcpus, "vcpus", 0, "number of vCPUs")
+	flags.StringVar(&f.vcpuType, "vcpu-type", "", "CPU model of QEMU's, such as EPYC-v4")
+	flags.Uint32Var(&f.vcpuSig, "vcpu-sig", 0, "vCPU signature (CPUID 1 EAX) instead of a type")
+	flags.Uint8Var(&f.family, "vcpu-family", 0, "vCPU family, with model and stepping instead of a type")
+	flags.Uint8Var(&f.model, "vcpu-model", 0, "vCPU model")
+	flags.Uint8Var(&f.stepping, "vcpu-stepping", 0, "vCPU stepping")
+	flags.StringVar(&f.vmm, "vmm-type", string(measure.QEMU), "hypervisor: "+strings.Join(vmmNames(), ", "))
+	flags.Uint64Var(&f.features, "guest-features", 1, "SEV features of an SNP guest; 0x21 on Linux hosts 6.6 to 6.8")
+	flags.BoolVar(&f.oldHost, "old-host-kernel", false, "Linux host before 6.10, which leaves the floating-point control words zero")
+	flags.StringVar(&f.ovmfHash, "snp-ovmf-hash", "", "what mode "+string(measure.SNPOVMFHash)+" printed, instead of measuring the firmware's pages")
+	flags.StringVar(&f.format, "output-format", "hex", "hex or base64")
+	flags.StringVar(&f.record, "record", "", "boot record to add the digest to")
+	flags.StringVar(&f.diskUUID, "disk-uuid", "", "UUID of the disk's LUKS header, for a new boot record")
+	flags.StringVar(&f.headerPin, "header-pin", "", "header pin of the disk in hexadecimal, for a new boot record")
+	cmd.MarkFlagRequired("mode")
+	cmd.MarkFlagRequired("ovmf")
+	for name, choices := range map[string][]string{
+		"mode": modeNames(), "vcpu-type": measure.VCPUTypes(), "vmm-type": vmmNames(), "output-format": {"hex", "base64"},
+	} {
+		cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp))
+	}
+}
+
+// spec reads the files and says what is launched. Wrong use is told before any file is read.
+func (f *measureFlags) spec(flags *pflag.FlagSet) (measure.Spec, error) {
+	var none measure.Spec
+	mode := measure.Mode(f.mode)
+	cpus := mode == measure.SEVES || mode == measure.SNP
+	switch {
+	case mode.DigestSize() == 0:
+		return none, usagef("unknown mode %q: one of %s", f.mode, strings.Join(modeNames(), ", "))
+	case !slices.Contains(vmmNames(), f.vmm):
+		return none, usagef("unknown hypervisor %q: one of %s", f.vmm, strings.Join(vmmNames(), ", "))
+	case f.format != "hex" && f.format != "base64":
+		return none, usagef("unknown output format %q: hex or base64", f.format)
+	case f.kernel == "" && (f.initrd != "" || f.append != ""):
+		return none, usagef("--initrd and --append need --kernel")
+	case cpus && f.vcpus < 1:
+		return none, usagef("mode %s needs --vcpus N", f.mode)
+	case (f.diskUUID != "" || f.headerPin != "") && f.record == "":
+		return none, usagef("--disk-uuid and --header-pin need --record")
+	}
+	s := measure.Spec{
+		Mode: mode, HashKernel: f.kernel != "", HasInitrd: f.initrd != "", Append: f.append,
+		VCPUs: f.vcpus, VMM: measure.VMM(f.vmm), GuestFeatures: f.features, OldHostKernel: f.oldHost,
+	}
+	if cpus && s.VMM == measure.QEMU {
+		if err := f.vcpu(flags, &s); err != nil {
+			return none, err
+		}
+	}
+	var err error
+	if f.ovmfHash != "" {
+		if s.OVMFHash, err = hex.DecodeString(f.ovmfHash); err != nil || len(s.OVMFHash) != measure.SNP.DigestSize() || mode != measure.SNP {
+			return none, usagef("--snp-ovmf-hash takes %d hexadecimal digits, in mode snp", 2*measure.SNP.DigestSize())
+		}
+	}
+	for _, file := range []struct {
+		name string
+		most int64
+		data *[]byte
+	}{{f.ovmf, ovmf.MaxSize, &s.Firmware}, {f.kernel, maxBootFile, &s.Kernel}, {f.initrd, maxBootFile, &s.Initrd}} {
+		if file.name == "" {
+			continue
+		}
+		if *file.data, err = readBounded(file.name, file.most); err != nil {
+			return none, err
+		}
+	}
+	return s, nil
+}
+
+// vcpu takes the vCPU's type or signature from the one of three ways to give it.
+func (f *measureFlags) vcpu(flags *pflag.FlagSet, s *measure.Spec) error {
+	ways := 0
+	for _, name := range []string{"vcpu-type", "vcpu-sig", "vcpu-family"} {
+		if flags.Changed(name) {
+			ways++
+		}
+	}
+	if ways != 1 {
+		return usagef("mode %s needs one of --vcpu-type, --vcpu-sig, --vcpu-family (with --vcpu-model, --vcpu-stepping)", f.mode)
+	}
+	s.VCPUType, s.VCPUSignature = f.vcpuType, f.vcpuSig
+	if flags.Changed("vcpu-family") {
+		s.VCPUSignature = measure.Signature(f.family, f.model, f.stepping)
+	}
+	if _, known := measure.VCPUSignature(f.vcpuType); f.vcpuType != "" && !known {
+		return usagef("unknown vCPU type %q: one of %s", f.vcpuType, strings.Join(measure.VCPUTypes(), ", "))
+	}
+	return nil
+}
+
+// writeRecord adds the launch to the boot record, or makes one.
+func (f *measureFlags) writeRecord(spec measure.Spec) error {
+	record, err := readRecord(f.record)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if f.diskUUID == "" || f.headerPin == "" {
+			return usagef("%s is not there: a new boot record needs --disk-uuid and --header-pin", f.record)
+		}
+		disk := measure.Disk{UUID: f.diskUUID}
+		if err := disk.HeaderPin.UnmarshalText([]byte(f.headerPin)); err != nil {
+			return usagef("--header-pin: %v", err)
+		}
+		if record, err = measure.NewRecord([]measure.Spec{spec}, disk, map[string]string{"sealboot": version()}); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	case f.diskUUID != "" || f.headerPin != "":
+		return usagef("%s is there: --disk-uuid and --header-pin are for a new boot record", f.record)
+	default:
+		if err := record.Add(spec); err != nil {
+			return fmt.Errorf("%s: %w", f.record, err)
+		}
+	}
+	text, err := record.Encode()
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteFile(f.record, text, 0o644)
+}
+
+func readRecord(name string) (*measure.Record, error) {
+	in, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	record, err := measure.ReadRecord(in)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return record, nil
+}
+
+func modeNames() (names []string) {
+	for _, m := range measure.Modes() {
+		names = append(names, string(m))
+	}
+	return names
+}
+
+func vmmNames() (names []string) {
+	for _, v := range measure.VMMs() {
+		names = append(names, string(v))
+	}
+	return names
+}
