@@ -6,6 +6,9 @@ import "github.com/spf13/cobra"
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.grubCommand(),
+		a.ovmfCommand(),
+		a.measureCommand(),
 		a.keyserverCommand(),
+		a.launchCommand(),
 	}
 }
