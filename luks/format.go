@@ -94,7 +94,7 @@ func Format(spec Spec, passphrase []byte, random io.Reader) (*Header, *VolumeKey
 	}
 	h.meta = &metadata{
 		slots:        map[int]*keyslot{},
-		tokens:       map[string]any{},
+		tokens:       map[string]map[string]any{},
 		segment:      Segment{Offset: spec.DataOffset, SectorSize: spec.SectorSize, Cipher: cipherXTS, KeyBytes: volumeKeyBytes},
 		jsonSize:     defaultHeaderSize - binarySize,
 		keyslotsSize: min(spec.DataOffset-2*defaultHeaderSize, maxSlotsSize),

@@ -45,7 +45,7 @@ type keyslot struct {
 // metadata is what the JSON area says (LUKS2 specification, section 3).
 type metadata struct {
 	slots        map[int]*keyslot
-	tokens       map[string]any // kept as they are: other programs' business
+	tokens       map[string]map[string]any // kept as they are: other programs' business
 	segment      Segment
 	digest       digest
 	flags        []string
@@ -65,7 +65,7 @@ func parseMetadata(text []byte) (*metadata, error) {
 		return nil, err
 	}
 	root := newObject("", members, &err)
-	m := &metadata{slots: map[int]*keyslot{}, tokens: map[string]any{}}
+	m := &metadata{slots: map[int]*keyslot{}, tokens: map[string]map[string]any{}}
 	config := root.object("config")
 	m.jsonSize = config.decimal("json_size")
 	m.keyslotsSize = config.decimal("keyslots_size")
@@ -101,7 +101,10 @@ func parseMetadata(text []byte) (*metadata, error) {
 		err = refuse(ErrDigest, "digests", "%d of them, want 1", len(digests.left))
 	}
 	m.digest = m.parseDigest(digests.object("0"))
-	m.tokens = root.object("tokens").left
+	tokens := root.object("tokens")
+	for _, name := range slices.Sorted(maps.Keys(tokens.left)) {
+		m.tokens[name] = parseToken(tokens, name)
+	}
 	root.end()
 	if err != nil {
 		return nil, err
@@ -188,6 +191,19 @@ func (m *metadata) parseDigest(o *object) digest {
 	}
 	o.end()
 	return d
+}
+
+// parseToken checks only what LUKS2 says of all tokens, and keeps the rest.
+func parseToken(tokens *object, name string) map[string]any {
+	if _, err := parseID(name); err != nil {
+		tokens.fail(name, "%v", err)
+		return nil
+	}
+	token := tokens.object(name)
+	kept := maps.Clone(token.left)
+	token.text("type")
+	token.ids("keyslots")
+	return kept
 }
 
 func decimal(n int64) string     { return strconv.FormatInt(n, 10) }

@@ -60,6 +60,11 @@ func ReadWithLimits(r io.ReaderAt, size int64, limits Limits) (*Header, error) {
 	if err := h.meta.validate(h.copies[h.status.Used].size, size, limits); err != nil {
 		return nil, err
 	}
+	if h.stale != nil {
+		if err := h.stale.validate(h.copies[h.status.Used].size, size, limits); err != nil {
+			return nil, fmt.Errorf("%v copy: %w", 1-h.status.Used, err)
+		}
+	}
 	if err := h.readSlots(r, size); err != nil {
 		return nil, err
 	}
