@@ -1,0 +1,213 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"github.com/sealboot/sealboot/image/ext4"
+	"github.com/sealboot/sealboot/image/gpt"
+	"github.com/sealboot/sealboot/image/qcow2"
+	"github.com/sealboot/sealboot/image/source"
+	"github.com/sealboot/sealboot/internal/guid"
+	"github.com/sealboot/sealboot/internal/progress"
+	"github.com/sealboot/sealboot/luks"
+)
+
+// Result is what Build made.
+type Result struct {
+	DiskUUID      string    // of the LUKS header
+	HeaderPin     luks.Pin  // of the LUKS header
+	ContentDigest Digest    // of the payload's plaintext
+	DiskSize      int64     // bytes of the disk
+	PayloadSize   int64     // bytes of the file system
+	Written       int64     // bytes of the payload that were written
+	FileSize      int64     // bytes of the image file
+	PartitionID   guid.GUID // of the root partition
+}
+
+// Build makes a disk in out, which must be an empty file. It neither syncs nor closes it, and
+// after an error its content is of no use. random is [crypto/rand.Reader] but in tests; the same
+// random bytes and input make the same file. report is told of the bytes taken so far; it may be nil.
+func Build(ctx context.Context, spec Spec, passphrase []byte, out *os.File, random io.Reader, report progress.Func) (*Result, error) {
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	spec = spec.withDefaults()
+	if info, err := out.Stat(); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() || info.Size() != 0 {
+		return nil, fmt.Errorf("%s is not an empty file", out.Name())
+	}
+	content, err := openContent(spec)
+	if err != nil {
+		return nil, err
+	}
+	defer content.close()
+	if spec.Size, err = content.diskSize(spec); err != nil {
+		return nil, err
+	}
+	b := &builder{spec: spec, content: content, report: report}
+	return b.build(ctx, passphrase, out, random)
+}
+
+type builder struct {
+	spec    Spec
+	content content
+	report  progress.Func
+}
+
+// content is what goes into the payload.
+type content interface {
+	// diskSize gives the size of the disk, or a *SizeError.
+	diskSize(Spec) (int64, error)
+	// write writes the file system to out. report takes the bytes handed over.
+	write(ctx context.Context, spec Spec, diskUUID string, out io.WriterAt, size int64, report func(total int64)) error
+	close() error
+}
+
+func (b *builder) build(ctx context.Context, passphrase []byte, out *os.File, random io.Reader) (*Result, error) {
+	disk, err := qcow2.NewWriter(out, b.spec.Size)
+	if err != nil {
+		return nil, err
+	}
+	header, key, err := luks.Format(b.spec.LUKS, passphrase, random)
+	if err != nil {
+		return nil, err
+	}
+	defer key.Wipe()
+	id, err := b.writeTables(disk, header, random)
+	if err != nil {
+		return nil, err
+	}
+	segment := header.Segment()
+	cipher, err := luks.NewCipher(key, segment.SectorSize, segment.IVTweak)
+	if err != nil {
+		return nil, err
+	}
+	size := payloadSize(b.spec.Size, segment.Offset)
+	digest, written, err := b.writePayload(ctx, disk, cipher, header.UUID(), partitionStart+segment.Offset, size)
+	if err != nil {
+		return nil, err
+	}
+	if err := disk.Close(); err != nil {
+		return nil, err
+	}
+	info, err := out.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return &Result{
+		DiskUUID: header.UUID(), HeaderPin: header.Pin(), ContentDigest: digest,
+		DiskSize: b.spec.Size, PayloadSize: size, Written: written, FileSize: info.Size(), PartitionID: id,
+	}, nil
+}
+
+// writeTables writes both partition tables and the LUKS header.
+func (b *builder) writeTables(disk *qcow2.Writer, header *luks.Header, random io.Reader) (guid.GUID, error) {
+	var ids [2]guid.GUID
+	for i := range ids {
+		if _, err := io.ReadFull(random, ids[i][:]); err != nil {
+			return guid.GUID{}, fmt.Errorf("make identifier: %w", err)
+		}
+		ids[i][7], ids[i][8] = ids[i][7]&0x0f|0x40, ids[i][8]&0x3f|0x80 // RFC 9562, version 4, as GUIDs are stored
+	}
+	table := gpt.Table{DiskID: ids[0], Partitions: []gpt.Partition{{
+		Type: RootType, ID: ids[1], Name: PartitionName,
+		Offset: partitionStart, Size: (b.spec.Size-gpt.TailSize)/mib*mib - partitionStart,
+	}}}
+	head, tail, err := table.Encode(b.spec.Size)
+	if err != nil {
+		return guid.GUID{}, err
+	}
+	luksHeader, err := header.Encode()
+	if err != nil {
+		return guid.GUID{}, err
+	}
+	for _, part := range []struct {
+		data []byte
+		at   int64
+	}{{head, 0}, {tail, b.spec.Size - int64(len(tail))}, {luksHeader, partitionStart}} {
+		if _, err := disk.WriteAt(part.data, part.at); err != nil {
+			return guid.GUID{}, fmt.Errorf("write disk: %w", err)
+		}
+	}
+	return ids[1], nil
+}
+
+func (b *builder) writePayload(ctx context.Context, disk *qcow2.Writer, cipher *luks.Cipher, diskUUID string, base, size int64) (Digest, int64, error) {
+	workers := b.spec.Workers
+	if workers <= 0 {
+		workers = max(2, runtime.GOMAXPROCS(0))
+	}
+	p := newPayload(ctx, disk, base, size, cipher, workers)
+	err := b.content.write(ctx, b.spec, diskUUID, p, size, func(total int64) {
+		if b.report != nil {
+			b.report(p.taken, total)
+		}
+	})
+	digest, written, err := p.Close(err)
+	if err == nil && b.report != nil {
+		b.report(written, written)
+	}
+	return digest, written, err
+}
+
+// openContent recognizes the source.
+func openContent(spec Spec) (content, error) {
+	src, err := source.Open(spec.Source)
+	if errors.Is(err, source.ErrExt4) {
+		return openFileSystem(spec)
+	} else if err != nil {
+		return nil, err
+	}
+	if len(spec.Files) > 0 {
+		if src, err = source.With(src, spec.Files...); err != nil {
+			return nil, err
+		}
+	}
+	return &tree{src}, nil
+}
+
+// tree is a folder or an archive, for which a file system is made.
+type tree struct{ src source.Source }
+
+func (t *tree) close() error { return nil }
+
+func (t *tree) diskSize(spec Spec) (int64, error) {
+	if spec.Size == 0 {
+		return 0, fmt.Errorf("%w: the size of the disk must be given for a folder or an archive", ErrSource)
+	}
+	return spec.Size, nil
+}
+
+func (t *tree) write(ctx context.Context, spec Spec, diskUUID string, out io.WriterAt, size int64, report func(int64)) error {
+	uuid, hashSeed := fileSystemID(diskUUID)
+	w, err := ext4.NewWriter(out, ext4.Options{Size: size, UUID: uuid, HashSeed: hashSeed, Label: spec.Label, Time: spec.Time})
+	if err != nil {
+		return sizeError(err, spec)
+	}
+	err = t.src.Walk(ctx, func(e source.Entry, content io.Reader) error {
+		report(0)
+		return w.Add(e, content)
+	})
+	if err == nil {
+		err = w.Close()
+	}
+	return sizeError(err, spec)
+}
+
+// sizeError turns the file system's needs into the disk's.
+func sizeError(err error, spec Spec) error {
+	if small := (*ext4.SizeError)(nil); errors.As(err, &small) {
+		refused := &SizeError{Size: spec.Size}
+		if small.Needed > 0 {
+			refused.Needed = diskSize(small.Needed, spec.LUKS.DataOffset)
+		}
+		return refused
+	}
+	return err
+}

@@ -1,0 +1,160 @@
+// Package image makes encrypted disks and checks them: a tree of files, or a bare ext4 file
+// system, becomes GPT + LUKS2 + ext4 in a QCOW2 image, without root, loop devices or device-mapper.
+//
+// Everything streams: the file system is laid out while its source is read, its blocks are
+// encrypted by several goroutines, and only blocks that the file system uses are written. Memory is
+// bounded (some 40 MiB, and the names and inodes of a tree) whatever the size of the disk.
+//
+// On the disk there is one partition, from 1 MiB to the last whole MiB before the second
+// partition table. In it stand the LUKS2 header and, from LUKS's data offset on, the payload: the encrypted
+// file system. Nothing of the payload that was not written has a place in the image, and what has
+// none is never relied upon.
+//
+// The content digest (Digest) names the payload's plaintext as it was built, whatever
+// the container, the key and the passphrase: Verify computes it again.
+package image
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sealboot/sealboot/image/gpt"
+	"github.com/sealboot/sealboot/image/source"
+	"github.com/sealboot/sealboot/internal/guid"
+	"github.com/sealboot/sealboot/luks"
+)
+
+// RootType is the partition type "Linux root on x86-64" (UAPI group, discoverable partitions specification).
+var RootType = guid.MustParse("4f68bce3-e8cd-4db1-96e7-fbcaf984b709")
+
+const (
+	// PartitionName is the name of the one partition.
+	PartitionName = "sealboot-root"
+
+	mib            = 1 << 20
+	partitionStart = mib
+)
+
+// File is a regular file that is added to a tree; it belongs to root.
+type File = source.File
+
+// Spec says what disk to make.
+type Spec struct {
+	Source string    // path of a folder, a tar archive or an ext4 image
+	Size   int64     // of the disk, in bytes; 0 for an ext4 image: just enough
+	LUKS   luks.Spec // zero values are luks's defaults, but KDF's is luks.MinimalPBKDF2, which GRUB 2.12 opens
+	Files  []File    // added to a folder or archive
+	Label  string    // of the ext4 file system that is made; at most 16 bytes
+
+	// Time is when the file system was made, for entries without a time of their own too. The
+	// zero Time means the beginning of 1970, so that equal input makes equal content.
+	Time time.Time
+	// Workers encrypt at the same time. 0 is one for each processor, but at least two.
+	Workers int
+}
+
+// Errors that callers tell apart.
+var (
+	ErrNotBuilt = errors.New("not a disk that sealboot builds") // no root partition, other LUKS version or cipher
+	ErrContent  = errors.New("content differs")                 // from a digest or pin that was given
+	ErrMissing  = errors.New("a block of the file system was never written")
+	ErrSource   = errors.New("source does not suit")
+)
+
+// SizeError says that what is to be stored does not fit the disk.
+type SizeError struct {
+	Size   int64 // bytes of the disk that were asked for
+	Needed int64 // bytes of the disk in which it would fit; 0: not known
+}
+
+func (e *SizeError) Error() string {
+	if e.Needed == 0 {
+		return fmt.Sprintf("a disk of %d bytes is too small", e.Size)
+	}
+	return fmt.Sprintf("a disk of %d bytes is too small: it takes %d (%d MiB)", e.Size, e.Needed, (e.Needed+mib-1)/mib)
+}
+
+// FeatureError says that GRUB cannot read a file system because of features that it has.
+type FeatureError struct {
+	Features []string // as tune2fs and dumpe2fs name them
+	Image    string   // path of the ext4 image
+}
+
+func (e *FeatureError) Error() string {
+	return fmt.Sprintf("GRUB 2.12 cannot read ext4 with %s; turn off what can be, with e2fsck -f before and after: %s",
+		strings.Join(e.Features, ", "), e.Command())
+}
+
+// Command is the call that turns the features off.
+func (e *FeatureError) Command() string {
+	return "tune2fs -O " + strings.Join(prefixed("^", e.Features), ",") + " " + e.Image
+}
+
+// Validate says what is wrong with the Spec, without looking at the source.
+func (s Spec) Validate() error {
+	s = s.withDefaults()
+	if s.Source == "" {
+		return fmt.Errorf("%w: none is named", ErrSource)
+	}
+	if s.Size < 0 || s.Size%gpt.SectorSize != 0 {
+		return fmt.Errorf("a disk of %d bytes: want a multiple of %d", s.Size, gpt.SectorSize)
+	}
+	if err := s.LUKS.Validate(); err != nil {
+		return fmt.Errorf("LUKS: %w", err)
+	}
+	if s.LUKS.DataOffset%pieceSize != 0 {
+		return fmt.Errorf("LUKS data offset %d: want a multiple of %d", s.LUKS.DataOffset, pieceSize)
+	}
+	if s.Size != 0 && payloadSize(s.Size, s.LUKS.DataOffset) < mib {
+		return &SizeError{Size: s.Size, Needed: diskSize(mib, s.LUKS.DataOffset)}
+	}
+	return nil
+}
+
+func (s Spec) withDefaults() Spec {
+	if s.LUKS.KDF == (luks.KDF{}) {
+		s.LUKS.KDF = luks.MinimalPBKDF2
+	}
+	if s.LUKS.DataOffset == 0 {
+		s.LUKS.DataOffset = 16 * mib
+	}
+	if s.LUKS.SectorSize == 0 {
+		s.LUKS.SectorSize = 4096
+	}
+	if s.Time.IsZero() {
+		s.Time = time.Unix(0, 0)
+	}
+	return s
+}
+
+// payloadSize gives the room for the file system on a disk.
+func payloadSize(disk, dataOffset int64) int64 {
+	return (disk-gpt.TailSize)/mib*mib - partitionStart - dataOffset
+}
+
+// diskSize gives the size of the disk that has room for a payload.
+func diskSize(payload, dataOffset int64) int64 {
+	end := partitionStart + dataOffset + payload
+	return (end+mib-1)/mib*mib + mib
+}
+
+// fileSystemID derives the UUID and the hash seed of the file system from the disk's UUID, so
+// that the same source on a disk of the same UUID has the same content digest. The UUID
+// is of version 8 (RFC 9562).
+func fileSystemID(diskUUID string) (uuid, hashSeed [16]byte) {
+	sum := sha256.Sum256([]byte("sealboot ext4 identity 1\n" + diskUUID))
+	uuid, hashSeed = [16]byte(sum[:16]), [16]byte(sum[16:])
+	uuid[6], uuid[8] = uuid[6]&0x0f|0x80, uuid[8]&0x3f|0x80
+	return uuid, hashSeed
+}
+
+func prefixed(prefix string, words []string) []string {
+	var out []string
+	for _, word := range words {
+		out = append(out, prefix+word)
+	}
+	return out
+}

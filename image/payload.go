@@ -1,0 +1,228 @@
+package image
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/sealboot/sealboot/image/qcow2"
+	"github.com/sealboot/sealboot/luks"
+)
+
+// payload takes plaintext writes at any offset, and seals them: chunks that were written to
+// are kept in memory, the longest untouched one leaves first, to be hashed, encrypted and written by
+// a worker. A chunk that is written to after that is read back, so that order decides speed alone.
+// A piece of 64 KiB that is begun is written whole, zeros where nothing else came.
+//
+// WriteAt and Close are for one goroutine. Places in the image are given out by it, so
+// that the image does not depend on the workers' pace.
+type payload struct {
+	ctx    context.Context
+	disk   *qcow2.Writer
+	base   int64 // where on the disk the payload begins
+	size   int64
+	cipher *luks.Cipher
+
+	open    map[int64]*list.Element // chunks in memory by number
+	recent  *list.List              // of *chunk, the last touched first
+	keep    int                     // how many chunks stay in memory
+	buffers chan []byte             // free ones
+	work    chan *chunk
+	workers sync.WaitGroup
+	taken   int64 // bytes handed to workers
+
+	mu     sync.Mutex // guards what follows
+	sealed map[int64]leaf
+	busy   map[int64]chan struct{} // closed when a worker is done with the chunk
+	err    error
+}
+
+type chunk struct {
+	number  int64
+	data    []byte // plaintext; chunkSize, less at the payload's end
+	written uint16 // a bit for each piece
+}
+
+// chunksKept chunks are under way in the writer of a file system at the same time, at most:
+// the one that file content goes to, and those of metadata.
+const chunksKept = 16
+
+// newPayload begins a payload of size bytes at base, and starts its workers. Close must follow.
+func newPayload(ctx context.Context, disk *qcow2.Writer, base, size int64, cipher *luks.Cipher, workers int) *payload {
+	p := &payload{
+		ctx: ctx, disk: disk, base: base, size: size, cipher: cipher,
+		open: map[int64]*list.Element{}, recent: list.New(), keep: chunksKept,
+		buffers: make(chan []byte, chunksKept+2*workers), work: make(chan *chunk),
+		sealed: map[int64]leaf{}, busy: map[int64]chan struct{}{},
+	}
+	for range cap(p.buffers) {
+		p.buffers <- nil // made when first used
+	}
+	for range workers {
+		p.workers.Go(func() {
+			for c := range p.work {
+				p.finish(c, p.seal(c))
+			}
+		})
+	}
+	return p
+}
+
+// WriteAt takes plaintext. An error of a worker may show only in a later call, at the latest in Close.
+func (p *payload) WriteAt(data []byte, off int64) (int, error) {
+	if off < 0 || off > p.size || int64(len(data)) > p.size-off {
+		return 0, fmt.Errorf("write %d bytes at %d of a payload of %d", len(data), off, p.size)
+	}
+	done := 0
+	for done < len(data) {
+		at := off + int64(done)
+		c, err := p.chunk(at / chunkSize)
+		if err != nil {
+			return done, err
+		}
+		from := int(at % chunkSize)
+		n := copy(c.data[from:], data[done:])
+		c.written |= piecesOf(from, from+n)
+		done += n
+	}
+	return done, nil
+}
+
+// chunk gives a chunk in memory, and makes room for it.
+func (p *payload) chunk(number int64) (*chunk, error) {
+	if e := p.open[number]; e != nil {
+		p.recent.MoveToFront(e)
+		return e.Value.(*chunk), nil
+	}
+	if err := p.failed(); err != nil {
+		return nil, err
+	}
+	if p.recent.Len() >= p.keep {
+		if err := p.evict(p.recent.Back()); err != nil {
+			return nil, err
+		}
+	}
+	data := <-p.buffers
+	if data == nil {
+		data = make([]byte, chunkSize)
+	} else {
+		data = data[:chunkSize]
+		clear(data)
+	}
+	c := &chunk{number: number, data: data[:min(chunkSize, p.size-number*chunkSize)]}
+	if err := p.reopen(c); err != nil {
+		return nil, err
+	}
+	p.open[number] = p.recent.PushFront(c)
+	return c, nil
+}
+
+func (p *payload) failed() error {
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// evict hands a chunk to the workers.
+func (p *payload) evict(e *list.Element) error {
+	c := p.recent.Remove(e).(*chunk)
+	delete(p.open, c.number)
+	at := p.base + c.number*chunkSize
+	err := eachRun(c.written, len(c.data), func(from, to int) error {
+		p.taken += int64(to - from)
+		return p.disk.Reserve(at+int64(from), int64(to-from))
+	})
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.busy[c.number] = make(chan struct{})
+	p.mu.Unlock()
+	p.work <- c
+	return nil
+}
+
+// reopen brings back what was sealed before, if the chunk was.
+func (p *payload) reopen(c *chunk) error {
+	p.mu.Lock()
+	busy := p.busy[c.number]
+	p.mu.Unlock()
+	if busy != nil {
+		<-busy
+	}
+	p.mu.Lock()
+	before, err := p.sealed[c.number], p.err
+	delete(p.sealed, c.number)
+	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	c.written = before.written
+	return eachRun(c.written, len(c.data), func(from, to int) error {
+		if _, err := p.disk.ReadAt(c.data[from:to], p.base+c.number*chunkSize+int64(from)); err != nil {
+			return fmt.Errorf("read back: %w", err)
+		}
+		return p.cipher.Decrypt(c.data[from:to], c.data[from:to], c.number*chunkSize+int64(from))
+	})
+}
+
+// seal hashes, encrypts in place, and writes.
+func (p *payload) seal(c *chunk) error {
+	sealed := newLeaf(c.data, c.written)
+	err := eachRun(c.written, len(c.data), func(from, to int) error {
+		off, run := c.number*chunkSize+int64(from), c.data[from:to]
+		if err := p.cipher.Encrypt(run, run, off); err != nil {
+			return err
+		}
+		_, err := p.disk.WriteAt(run, p.base+off)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write encrypted block: %w", err)
+	}
+	p.mu.Lock()
+	p.sealed[c.number] = sealed
+	p.mu.Unlock()
+	return nil
+}
+
+func (p *payload) finish(c *chunk, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil {
+		p.err = err
+	}
+	close(p.busy[c.number])
+	delete(p.busy, c.number)
+	p.buffers <- c.data // never blocks: it has room for all
+}
+
+// Close seals what is left, unless the work failed before, and ends the workers. It gives the
+// content digest and the bytes that were written.
+func (p *payload) Close(failed error) (Digest, int64, error) {
+	for failed == nil && p.recent.Len() > 0 {
+		if failed = p.failed(); failed == nil {
+			failed = p.evict(p.recent.Back())
+		}
+	}
+	close(p.work)
+	p.workers.Wait()
+	if failed == nil {
+		failed = p.failed()
+	}
+	if failed != nil {
+		return Digest{}, 0, failed
+	}
+	written := int64(0)
+	for number, one := range p.sealed {
+		eachRun(one.written, int(min(chunkSize, p.size-number*chunkSize)), func(from, to int) error {
+			written += int64(to - from)
+			return nil
+		})
+	}
+	return digestOf(p.size, p.sealed), written, nil
+}
