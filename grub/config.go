@@ -16,9 +16,9 @@ type Config struct {
 	// Append is put at the end of the kernel's command line. The kernel's console belongs
 	// here (console=ttyS0).
 	Append string
-	// NoSerial keeps GRUB's own lines off the first serial port, for firmware whose
-	// console reaches that port already.
-	NoSerial bool
+	// Serial makes GRUB write to the first serial port by itself, for firmware whose
+	// console does not reach that port. OVMF's does: every line would come out twice.
+	Serial bool
 }
 
 // ConfigError is a setting that cannot be used.
@@ -75,9 +75,9 @@ func (c Config) Text() (string, error) {
 	if err := c.Validate(); err != nil {
 		return "", err
 	}
-	serial := "1"
-	if c.NoSerial {
-		serial = "0"
+	serial := "0"
+	if c.Serial {
+		serial = "1"
 	}
 	var text strings.Builder
 	text.WriteString("# Settings of GRUB's module efisecret, which alone reads this file.\n")

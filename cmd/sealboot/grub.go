@@ -77,7 +77,7 @@ modules_sha256, config_sha256, sha256, size.`,
 	flags.StringVar(&output, "output", "", "the EFI application to write")
 	flags.StringVar(&config.DiskUUID, "disk-uuid", "", "LUKS UUID of the disk to unlock (default: the only LUKS2 disk there is)")
 	flags.StringVar(&config.Append, "append", "", "words to add to the kernel's command line, such as console=ttyS0")
-	flags.BoolVar(&config.NoSerial, "no-serial", false, "leave the first serial port to the firmware's console")
+	flags.BoolVar(&config.Serial, "serial", false, "write to the first serial port, for firmware whose console does not reach it (OVMF's does)")
 	flags.StringVar(&tools, "tools", "", "folder with GRUB's tools, laid out as the root of a file system")
 	flags.BoolVar(&asJSON, "json", false, "print what went in")
 	return cmd

@@ -30,10 +30,10 @@ static void serial_write(char c)
 	out8(UART, (uint8_t)c);
 }
 
-void console_no_keys(void)
+void console_take(void)
 {
-	grub_term_inputs = NULL;
-	grub_term_inputs_disabled = NULL;
+	grub_term_inputs = grub_term_inputs_disabled = NULL;
+	grub_term_outputs = grub_term_outputs_disabled = NULL;
 }
 
 void console_serial(void) { serial = 1; }
@@ -42,14 +42,20 @@ void console_say_v(const char *format, __builtin_va_list args)
 {
 	static const char start[] = "sealboot: ";
 	char line[512];
+	uint16_t wide[sizeof line + 3]; /* UEFI prints UCS-2 */
+	struct efi_text_output *screen = grub_efi_system_table->con_out;
 	size_t i;
 	copy(line, start, sizeof start);
 	grub_vsnprintf(line + sizeof start - 1, sizeof line - (sizeof start - 1), format, args);
 	/* Names and texts from a disk may stand in it: no escape sequence and no second line. */
-	for (i = 0; line[i]; i++)
+	for (i = 0; line[i]; i++) {
 		if (!printable((unsigned char)line[i]))
 			line[i] = '?';
-	grub_printf("%s\n", line);
+		wide[i] = (uint16_t)line[i];
+	}
+	wide[i] = '\r', wide[i + 1] = '\n', wide[i + 2] = 0;
+	if (screen)
+		screen->output_string(screen, wide);
 	if (serial) {
 		for (i = 0; line[i]; i++)
 			serial_write(line[i]);

@@ -6,8 +6,8 @@
  * GRUB initialises its embedded modules in order, this one last, and only then would it
  * look for a configuration, normal mode, or its rescue prompt. The module does its work in
  * its own initialisation and ends in the kernel or in power-off: no parser of GRUB's runs,
- * no module is loaded from a disk, no prompt is ever reached, whatever fails. Keyboards
- * are turned off besides, before anything else.
+ * no module is loaded from a disk, no prompt is ever reached, whatever fails. Before
+ * anything else the console is taken from GRUB: no key is read, no text but ours printed.
  *
  * This file includes the others, so that the module is one object without a linker.
  */
@@ -276,7 +276,7 @@ static void grub_mod_init(void *module)
 	const struct kernel *kernel;
 	(void)module;
 
-	console_no_keys();
+	console_take();
 	read_settings(&settings);
 	if (settings.serial)
 		console_serial();

@@ -33,15 +33,15 @@ extern char grub_errmsg[256]; /* GRUB_MAX_ERRMSG */
 grub_err_t grub_error(grub_err_t n, const char *fmt, ...);
 
 /* include/grub/misc.h */
-int grub_printf(const char *fmt, ...);
 int grub_vsnprintf(char *str, size_t n, const char *fmt, __builtin_va_list args);
 int grub_snprintf(char *str, size_t n, const char *fmt, ...);
 int grub_strcmp(const char *a, const char *b);
 
-/* include/grub/term.h: the lists of terminals that keys come from. */
+/* include/grub/term.h: the lists of terminals. */
 struct grub_term_input;
-extern struct grub_term_input *grub_term_inputs;
-extern struct grub_term_input *grub_term_inputs_disabled;
+extern struct grub_term_input *grub_term_inputs, *grub_term_inputs_disabled;
+struct grub_term_output;
+extern struct grub_term_output *grub_term_outputs, *grub_term_outputs_disabled;
 
 /* include/grub/command.h: the beginning of the structure. */
 struct grub_command {
@@ -130,11 +130,15 @@ struct grub_file *grub_file_open(const char *name, int type);
 long grub_file_read(struct grub_file *file, void *buf, size_t len);
 grub_err_t grub_file_close(struct grub_file *file);
 
-/* UEFI 2.10, 4.2 to 4.6 and 8.5.1 (ResetSystem): tables that the firmware hands over. */
+/* UEFI 2.10, 4.2 to 4.6, 8.5.1 (ResetSystem), 12.4.3 (OutputString): what the firmware hands over. */
 #define EFIAPI __attribute__((ms_abi))
 struct efi_table_header {
 	uint64_t signature;
 	uint32_t revision, size, crc32, reserved;
+};
+struct efi_text_output { /* the beginning of the structure */
+	void *reset;
+	uint64_t(EFIAPI *output_string)(struct efi_text_output *this, const uint16_t *text);
 };
 struct efi_runtime_services {
 	struct efi_table_header hdr;
@@ -150,7 +154,9 @@ struct efi_system_table {
 	struct efi_table_header hdr;
 	void *firmware_vendor;
 	uint32_t firmware_revision;
-	void *console_in_handle, *con_in, *console_out_handle, *con_out, *standard_error_handle, *std_err;
+	void *console_in_handle, *con_in, *console_out_handle;
+	struct efi_text_output *con_out;
+	void *standard_error_handle, *std_err;
 	struct efi_runtime_services *runtime_services;
 	void *boot_services;
 	uint64_t tables;
