@@ -67,7 +67,7 @@ func (p *process) explain(err error) error {
 		select {
 		case <-p.over:
 			return p.failure()
-		case <-time.After(time.Second):
+		case <-time.After(goodbye):
 		}
 	}
 	return err
