@@ -157,6 +157,9 @@ func (c *Client) send(command string, args any, answer chan reply) (string, erro
 	c.waiting[id] = answer
 	c.mu.Unlock()
 
+	if raw, ok := args.(json.RawMessage); ok && len(raw) == 0 {
+		args = nil
+	}
 	line, err := encode(struct {
 		Execute   string          `json:"execute"`
 		Arguments any             `json:"arguments,omitempty"`

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Handler executes one command. args is an object or nil. An error that is no *Error is
@@ -30,6 +31,8 @@ type session struct {
 	mu         sync.Mutex // held while a message is written
 	out        io.Writer
 	negotiated bool
+
+	answering sync.Mutex // held while a command is executed and answered
 }
 
 // Serve greets and answers until the client leaves or ctx ends; it closes conn. The client's
@@ -69,7 +72,10 @@ func (s *Server) Serve(ctx context.Context, conn io.ReadWriteCloser) error {
 		case err != nil: // the client left
 			return nil
 		}
-		if err := client.send(s.answer(ctx, client, message)); err != nil {
+		client.answering.Lock()
+		err = client.send(s.answer(ctx, client, message))
+		client.answering.Unlock()
+		if err != nil {
 			return err
 		}
 	}
@@ -88,6 +94,19 @@ func (s *Server) Emit(e Event) {
 	client.mu.Unlock()
 	if negotiated {
 		client.send(e) // a client that has left hears no events
+	}
+}
+
+// Idle waits until no command is under way, for at most so long: a client may not take its answer.
+func (s *Server) Idle(limit time.Duration) {
+	s.mu.Lock()
+	client := s.current
+	s.mu.Unlock()
+	for begun := time.Now(); client != nil && time.Since(begun) < limit; time.Sleep(time.Millisecond) {
+		if client.answering.TryLock() {
+			client.answering.Unlock()
+			return
+		}
 	}
 }
 
