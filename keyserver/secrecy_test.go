@@ -1,0 +1,98 @@
+package keyserver
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/sealboot/sealboot/sev"
+)
+
+// TestNothingSecretIsLeftBehind runs releases and refusals, and then searches log, audit and every byte of the
+// store, while it runs and after, for the secrets in each form that they could have been written in.
+func TestNothingSecretIsLeftBehind(t *testing.T) {
+	l := newLab(t)
+	l.register("web")
+	secrets := map[string][]byte{"passphrase": testPassphrase}
+	keysOf := func(name string, h *launch) {
+		forge(t, l, h, func(s *sev.Session) { // its measurement stays as it is
+			secrets[name+" TIK"] = bytes.Clone(s.TIK[:])
+			secrets[name+" TEK"] = bytes.Clone(s.TEK[:])
+		})
+	}
+	good := newLaunch(platforms()[0], "web")
+	must(t, good.begin(t.Context(), l.client))
+	good.measure(t)
+	keysOf("released", good)
+	packet, err := good.finish(t.Context(), l.client)
+	must(t, err)
+	good.unlocked(t, packet)
+	bad := newLaunch(platforms()[0], "web")
+	must(t, bad.begin(t.Context(), l.client))
+	bad.digest[0] ^= 1
+	bad.measure(t)
+	keysOf("refused", bad)
+	if _, err := bad.finish(t.Context(), l.client); err == nil {
+		t.Fatal("a wrong digest was released")
+	}
+	still := newLaunch(platforms()[0], "web")
+	must(t, still.begin(t.Context(), l.client))
+	still.measure(t)
+	keysOf("open", still)
+
+	search := func(where string, data []byte) {
+		for name, secret := range secrets {
+			for form, text := range map[string][]byte{
+				"raw": secret, "hex": hex.AppendEncode(nil, secret),
+				"HEX":    bytes.ToUpper(hex.AppendEncode(nil, secret)),
+				"base64": []byte(base64.RawStdEncoding.EncodeToString(secret)),
+			} {
+				if bytes.Contains(data, text) {
+					t.Errorf("%s (%s) is in %s", name, form, where)
+				}
+			}
+		}
+	}
+	// The search finds what is there: in the audit the session's id, in the store the image's name.
+	rows, err := json.Marshal(l.rows())
+	must(t, err)
+	if !bytes.Contains(rows, []byte(good.session.ID)) {
+		t.Fatal("audit does not name the session")
+	}
+	search("the audit", rows)
+	search("the log", l.log.bytes())
+	searchFiles := func(when string) {
+		files, found := 0, false
+		must(t, filepath.WalkDir(l.dir, func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			found = found || bytes.Contains(data, []byte("web"))
+			files++
+			search(filepath.Base(path)+" "+when, data)
+			if info, err := d.Info(); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("%s has mode %v", path, info.Mode())
+			}
+			return err
+		}))
+		if files == 0 || !found {
+			t.Fatalf("looked at %d files %s, the image's name is in them: %v", files, when, found)
+		}
+	}
+	searchFiles("while it runs")
+	l.stop()
+	searchFiles("after it stopped")
+	if len(secrets) != 7 {
+		t.Fatalf("searched for %d secrets", len(secrets))
+	}
+
+	// What the log does hold: the cause of the refusal, for the owner.
+	if !bytes.Contains(l.log.bytes(), []byte("none of the record's digests fits")) {
+		t.Error("log does not tell the cause of the refusal")
+	}
+}

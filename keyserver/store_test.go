@@ -1,0 +1,258 @@
+package keyserver
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/sealboot/sealboot/keyserver/wire"
+	"github.com/sealboot/sealboot/measure"
+	"github.com/sealboot/sealboot/sev"
+)
+
+// TestRegistrationNeeds starts from a registration that is taken and spoils one thing at a time.
+func TestRegistrationNeeds(t *testing.T) {
+	l := newLab(t)
+	l.register("web")
+	for _, bad := range []struct {
+		name  string
+		want  error
+		spoil func(*Registration)
+	}{
+		{"name of a path", ErrName, func(r *Registration) { r.Name = "../web" }},
+		{"no name", ErrName, func(r *Registration) { r.Name = "" }},
+		{"name taken", ErrImageThere, func(r *Registration) { r.Name = "web" }},
+		{"empty policy", ErrPolicy, func(r *Registration) { r.Policy = Policy{} }},
+		{"debugging allowed", ErrPolicy, func(r *Registration) { r.Policy.Guest &^= sev.NoDebug }},
+		{"key sharing allowed", ErrPolicy, func(r *Registration) { r.Policy.Guest &^= sev.NoKeySharing }},
+		{"sending allowed", ErrPolicy, func(r *Registration) { r.Policy.Guest &^= sev.NoSend }},
+		{"unknown bit", ErrPolicy, func(r *Registration) { r.Policy.Guest |= 0x40 }},
+		{"minimum API not in the guest policy", ErrPolicy, func(r *Registration) { r.Policy.MinAPI.Major = 1 }},
+		{"no passphrase", ErrNoSecret, func(r *Registration) { r.Passphrase = nil }},
+		{"passphrase larger than the secret area", sev.ErrTableTooLarge, func(r *Registration) { r.Passphrase = make([]byte, 3072-20) }},
+		{"no digest of the mode", ErrNoDigest, func(r *Registration) { r.Record.Digests = r.Record.Digests[2:] }},
+		{"no digest of SEV-ES", ErrNoDigest, func(r *Registration) { r.Record.Digests = r.Record.Digests[:2]; r.Policy.Guest |= sev.ES }},
+		{"no digest at all", measure.ErrRecord, func(r *Registration) { r.Record.Digests = nil }},
+		{"no header pin", measure.ErrRecord, func(r *Registration) { r.Record.Disk.HeaderPin = measure.Hash{} }},
+		{"no record", errAny, func(r *Registration) { r.Record = nil }},
+	} {
+		t.Run(bad.name, func(t *testing.T) {
+			r := Registration{Name: "new", Record: testRecord(), Policy: DefaultPolicy(), Passphrase: testPassphrase}
+			must(t, r.Validate())
+			bad.spoil(&r)
+			version, err := l.store.Register(t.Context(), r, l.clock())
+			if err == nil || version != 0 || bad.want != errAny && !errors.Is(err, bad.want) {
+				t.Errorf("version %d, error %v; want %v", version, err, bad.want)
+			}
+		})
+	}
+	if images, err := l.store.Images(t.Context()); err != nil || len(images) != 1 {
+		t.Errorf("store has %d images, %v", len(images), err)
+	}
+	// All complaints come at once.
+	err := Registration{}.Validate()
+	for _, want := range []error{ErrName, ErrPolicy, ErrNoSecret} {
+		if !errors.Is(err, want) {
+			t.Errorf("an empty registration is not told %q", want)
+		}
+	}
+}
+
+var errAny = errors.New("any error")
+
+// TestReplaceAndRevoke changes an image under open sessions.
+func TestReplaceAndRevoke(t *testing.T) {
+	l := newLab(t)
+	l.register("web")
+	open := func() *launch {
+		h := newLaunch(platforms()[0], "web")
+		must(t, h.begin(t.Context(), l.client))
+		h.measure(t)
+		return h
+	}
+	before := open()
+	l.register("web", func(r *Registration) { r.Replace = true })
+	_, err := before.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Expired)
+	l.good("web")
+
+	before = open()
+	must(t, l.store.Revoke(t.Context(), "web", l.clock()))
+	_, err = before.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Refused)
+	if cause := l.lastCause(); cause != "image is revoked" {
+		t.Errorf("audit says %q", cause)
+	}
+	if err := l.store.Revoke(t.Context(), "nobody", l.clock()); !errors.Is(err, ErrNoImage) {
+		t.Errorf("revoke of an unknown image: %v", err)
+	}
+	l.register("web", func(r *Registration) { r.Replace = true })
+	l.good("web")
+	images, err := l.store.Images(t.Context())
+	must(t, err)
+	if len(images) != 1 || images[0].Version != 3 || images[0].Revoked {
+		t.Errorf("%+v", images)
+	}
+}
+
+// TestChangedRows lets somebody write into the database who does not have the store key.
+func TestChangedRows(t *testing.T) {
+	for _, attack := range []struct {
+		name, statement, cause string
+		begun                  bool // the session is there before the attack
+	}{
+		{"digests swapped", `UPDATE images SET record = (SELECT record FROM images WHERE name = 'theirs') WHERE name = 'web'`, "open image's secret", true},
+		{"policy swapped", `UPDATE images SET policy = (SELECT policy FROM images WHERE name = 'theirs') WHERE name = 'web'`, "policy is not the image's", true},
+		{"policy swapped before", `UPDATE images SET policy = (SELECT policy FROM images WHERE name = 'theirs') WHERE name = 'web'`, "open image's secret", false},
+		{"secret swapped", `UPDATE secrets SET sealed = (SELECT sealed FROM secrets WHERE image = 'theirs') WHERE image = 'web'`, "open image's secret", true},
+		{"secret dropped", `DELETE FROM secrets WHERE image = 'web'`, "open image's secret", true},
+		{"session of another image", `UPDATE sessions SET image = 'theirs' WHERE state = 'open'`, "open session's keys", true},
+		{"session lives longer", `UPDATE sessions SET expires = expires + 3600 WHERE state = 'open'`, "open session's keys", true},
+		{"version back", `UPDATE images SET version = version + 1; UPDATE sessions SET image_version = image_version + 1 WHERE state = 'open'`, "open session's keys", true},
+	} {
+		t.Run(attack.name, func(t *testing.T) {
+			l := newLab(t)
+			l.register("web")
+			l.register("theirs", func(r *Registration) {
+				r.Policy.Guest |= sev.Domain
+				r.Passphrase = []byte("theirs")
+				r.Record.MadeWith["by"] = "them"
+			})
+			l.good("web")
+			h := newLaunch(platforms()[0], "web")
+			if attack.begun {
+				must(t, h.begin(t.Context(), l.client))
+				h.measure(t)
+			}
+			_, err := l.store.db.Exec(attack.statement)
+			must(t, err)
+			if !attack.begun {
+				must(t, h.begin(t.Context(), l.client))
+				h.measure(t)
+			}
+			_, err = h.finish(t.Context(), l.client)
+			refusedAs(t, err, wire.Refused)
+			if cause := l.lastCause(); !strings.Contains(cause, attack.cause) {
+				t.Errorf("audit says %q, want %q in it", cause, attack.cause)
+			}
+		})
+	}
+}
+
+// TestEndedSessionStaysEnded writes past the server: the database itself refuses.
+func TestEndedSessionStaysEnded(t *testing.T) {
+	l := newLab(t)
+	l.register("web")
+	l.good("web")
+	if _, err := l.store.db.Exec(`UPDATE sessions SET state = 'open', sealed = x'00'`); err == nil {
+		t.Error("a released session was opened again")
+	}
+}
+
+// TestWrongKey opens a store with another store's key.
+func TestWrongKey(t *testing.T) {
+	l := newLab(t)
+	l.stop()
+	text, err := NewKeyText(rand.Reader)
+	must(t, err)
+	other, err := ParseKey(text)
+	must(t, err)
+	if _, err := OpenStore(t.Context(), l.dir, other, rand.Reader, l.clock()); !errors.Is(err, ErrWrongKey) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := OpenStore(t.Context(), t.TempDir(), l.key, rand.Reader, l.clock()); !errors.Is(err, ErrNoStore) {
+		t.Errorf("empty folder: %v", err)
+	}
+	if err := CreateStore(t.Context(), l.dir, other, l.clock()); err == nil {
+		t.Error("a store was made over one that is there")
+	}
+}
+
+// TestKeyText spoils a store key's text.
+func TestKeyText(t *testing.T) {
+	good, err := NewKeyText(rand.Reader)
+	must(t, err)
+	if _, err := ParseKey(good); err != nil {
+		t.Fatal(err)
+	}
+	for name, bad := range map[string][]byte{
+		"empty": nil, "no line end": good[:len(good)-1], "two line ends": append(bytes.Clone(good), '\n'),
+		"other prefix": append([]byte("Sealboot"), good[8:]...), "not hex": bytes.Replace(good, good[30:31], []byte("x"), 1),
+	} {
+		if _, err := ParseKey(bad); !errors.Is(err, ErrNotKey) {
+			t.Errorf("%s: %v", name, err)
+		} else if strings.Contains(err.Error(), string(good[40:60])) {
+			t.Errorf("%s: error repeats the key", name)
+		}
+	}
+}
+
+// TestNewerStore opens a store that a later program made.
+func TestNewerStore(t *testing.T) {
+	l := newLab(t)
+	_, err := l.store.db.Exec(`INSERT INTO migrations VALUES (99, 0)`)
+	must(t, err)
+	l.stop()
+	if _, err := OpenStore(t.Context(), l.dir, l.key, rand.Reader, l.clock()); err == nil || !strings.Contains(err.Error(), "newer sealboot") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestDurability is a premise: every connection of a store has the settings that durability rests on.
+func TestDurability(t *testing.T) {
+	l := newLab(t)
+	for name, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "secure_delete": "1"} {
+		for _, conn := range []interface {
+			QueryRowContext(context.Context, string, ...any) *sql.Row
+		}{l.store.db, l.store.writes} {
+			var got string
+			must(t, conn.QueryRowContext(t.Context(), `PRAGMA `+name).Scan(&got))
+			if got != want {
+				t.Errorf("%s is %q, want %q", name, got, want)
+			}
+		}
+	}
+}
+
+// TestDiskFull fills the database while a release is under way: nothing comes out, the session stays open, and with
+// room again it is released once.
+func TestDiskFull(t *testing.T) {
+	l := newLab(t)
+	l.register("web")
+	l.good("web")
+	h := newLaunch(platforms()[0], "web")
+	must(t, h.begin(t.Context(), l.client))
+	h.measure(t)
+	var pages int
+	must(t, l.store.writes.QueryRowContext(t.Context(), `PRAGMA page_count`).Scan(&pages))
+	setLimit := func(n int) {
+		var got int
+		must(t, l.store.write(t.Context(), func(tx *transaction) error { return nil })) // the writer is idle after it
+		must(t, l.store.db.QueryRow(`SELECT 1`).Scan(&got))
+		must(t, l.store.writes.QueryRowContext(t.Context(), `PRAGMA max_page_count = `+strconv.Itoa(n)).Scan(&got))
+	}
+	fill := func() { // so that no page has room for an audit row
+		for range 10_000 {
+			if err := l.store.write(t.Context(), func(tx *transaction) error {
+				return tx.audit(Entry{Time: l.clock(), Event: EventExpire, Cause: strings.Repeat("x", 50)})
+			}); err != nil {
+				return
+			}
+		}
+		t.Fatal("the database never filled up")
+	}
+	setLimit(pages)
+	fill()
+	_, err := h.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Internal)
+	setLimit(pages + 1000)
+	packet, err := h.finish(t.Context(), l.client)
+	must(t, err)
+	h.unlocked(t, packet)
+	l.rows()
+}
