@@ -5,6 +5,8 @@ import "github.com/spf13/cobra"
 // commands lists sealboot's commands, each in a file of its own.
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
+		a.luksCommand(),
+		a.buildCommand(),
 		a.grubCommand(),
 		a.ovmfCommand(),
 		a.measureCommand(),

@@ -1,0 +1,431 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealboot/sealboot/grub"
+	"github.com/sealboot/sealboot/image"
+	"github.com/sealboot/sealboot/image/source"
+	"github.com/sealboot/sealboot/initramfs"
+	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/internal/progress"
+	"github.com/sealboot/sealboot/measure"
+	"github.com/sealboot/sealboot/ovmf"
+)
+
+// What build makes, in its output folder.
+const (
+	diskFile       = "disk.qcow2"
+	firmwareFile   = "firmware.fd"
+	recordFile     = "record.json"
+	passphraseFile = "passphrase"
+)
+
+// firmwarePaths is where distributions put OVMF for AMD SEV, from the root of a file system.
+var firmwarePaths = []string{
+	"usr/share/ovmf/OVMF.amdsev.fd",      // Debian, Ubuntu
+	"usr/share/OVMF/OVMF.amdsev.fd",      // Debian, older
+	"usr/share/edk2/ovmf/OVMF.amdsev.fd", // Fedora
+}
+
+// buildFlags are the flags of sealboot build.
+type buildFlags struct {
+	source, output, size     string
+	keyFile, firmware, agent string
+	tools                    string
+	appended, label          string
+	vcpus                    int
+	vcpuType                 string
+	asJSON                   bool
+}
+
+func (a *app) buildCommand() *cobra.Command {
+	var f buildFlags
+	cmd := &cobra.Command{
+		Use:   "build --source PATH --size SIZE --output DIR",
+		Short: "Make an encrypted disk, the firmware that unlocks it, and their boot record",
+		Long: `build takes a root file system, as a folder or a tar archive, with a kernel under /boot as
+distributions name it (vmlinuz-VERSION) and its modules under /lib/modules, and makes in DIR:
+
+  disk.qcow2    the encrypted disk, for the host
+  firmware.fd   OVMF with GRUB inside, for the host
+  record.json   launch digests and what identifies the disk; no secret; for the key server
+  passphrase    what opens the disk, readable by you alone; for the key server, and your safe
+
+Nothing of these may exist. Neither root nor loop devices are needed. gcc, GRUB 2.12 or newer and an OVMF
+built for AMD SEV are: those under --tools, laid out as the root of a file system, or the machine's.
+
+--json prints {"disk", "firmware", "record", "passphrase", "disk_uuid", "header_pin", "content_digest",
+"digests": [{"mode", "digest"}], "kernels", "seconds": {stage: number}} on standard output.`,
+		Example: `  sealboot build --source rootfs.tar --size 8G --output web1
+  sealboot build --source rootfs/ --size 20G --output web1 --append "console=ttyS0 quiet" --vcpus 4`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.build(cmd.Context(), f) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.source, "source", "", "root file system: a folder or a tar archive")
+	flags.StringVar(&f.output, "output", "", "folder for what is made; it is created")
+	flags.StringVar(&f.size, "size", "", "size of the disk, as 4G or 512M")
+	flags.StringVar(&f.keyFile, "key-file", "", "use this passphrase, - for standard input (default: 256 random bits)")
+	flags.StringVar(&f.firmware, "firmware", "", "OVMF image for AMD SEV to put GRUB into (default: the distribution's)")
+	flags.StringVar(&f.agent, "agent", "", "sealboot-agent program for the guest (default: the one beside sealboot)")
+	flags.StringVar(&f.tools, "tools", "", "folder with GRUB and OVMF, laid out as the root of a file system")
+	flags.StringVar(&f.appended, "append", "console=ttyS0", "words to add to the kernel's command line")
+	flags.StringVar(&f.label, "label", "", "label of the root file system")
+	flags.IntVar(&f.vcpus, "vcpus", 1, "processors of the guest, for the digests of SEV-ES and SNP")
+	flags.StringVar(&f.vcpuType, "vcpu-type", "EPYC-v4", "QEMU's processor model, for the digests of SEV-ES and SNP")
+	flags.BoolVar(&f.asJSON, "json", false, "print what was made as JSON")
+	return cmd
+}
+
+// built is what --json prints.
+type built struct {
+	Disk          string             `json:"disk"`
+	Firmware      string             `json:"firmware"`
+	Record        string             `json:"record"`
+	Passphrase    string             `json:"passphrase"`
+	DiskUUID      string             `json:"disk_uuid"`
+	HeaderPin     string             `json:"header_pin"`
+	ContentDigest string             `json:"content_digest"`
+	Digests       []builtDigest      `json:"digests"`
+	Kernels       []string           `json:"kernels"`
+	Seconds       map[string]float64 `json:"seconds"`
+}
+
+type builtDigest struct {
+	Mode   string `json:"mode"`
+	Digest string `json:"digest"`
+}
+
+func (a *app) build(ctx context.Context, f buildFlags) error {
+	b, err := a.newBuild(f)
+	if err != nil {
+		return err
+	}
+	result, err := b.run(ctx)
+	b.line.Clear()
+	if err != nil {
+		b.discard()
+		return err
+	}
+	for _, name := range []string{result.Disk, result.Firmware, result.Record, result.Passphrase} {
+		fmt.Fprintf(a.stderr, "made %s\n", name)
+	}
+	fmt.Fprintf(a.stderr, "next: sealboot keyserver register --record %s --key-file %s --name NAME --store DIR\n", result.Record, result.Passphrase)
+	if f.asJSON {
+		out := json.NewEncoder(a.stdout)
+		out.SetIndent("", "  ")
+		return out.Encode(result)
+	}
+	return nil
+}
+
+// buildRun is one build under way.
+type buildRun struct {
+	flags      buildFlags
+	size       int64
+	source     source.Source
+	passphrase []byte
+	tools      grub.Tools
+	firmware   []byte
+	agent      []byte
+	line       *progress.Line
+	made       []string // files and the folder, to be removed after a failure
+	seconds    map[string]float64
+}
+
+// newBuild checks everything that can be checked before the work begins.
+func (a *app) newBuild(f buildFlags) (*buildRun, error) {
+	if f.source == "" || f.output == "" || f.size == "" {
+		return nil, usagef("--source, --size and --output are all needed")
+	}
+	size, err := parseSize(f.size)
+	if err != nil {
+		return nil, usagef("--size: %w", err)
+	}
+	if err := (grub.Config{Append: f.appended}).Validate(); err != nil {
+		return nil, usagef("--append: %w", err)
+	}
+	b := &buildRun{flags: f, size: size, line: progress.New(a.stderr), seconds: map[string]float64{}}
+	for _, name := range []string{diskFile, firmwareFile, recordFile, passphraseFile} {
+		path := filepath.Join(f.output, name)
+		if _, err := os.Lstat(path); err == nil {
+			return nil, fmt.Errorf("%s is already there: choose another --output, or remove it if nobody needs that disk any more", path)
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if b.source, err = source.Open(f.source); errors.Is(err, source.ErrExt4) {
+		return nil, fmt.Errorf("%s is an ext4 image: build has to add the guest's agent, which needs a folder or an archive", f.source)
+	} else if err != nil {
+		return nil, err
+	}
+	var roots []string
+	if f.tools != "" {
+		roots = append(roots, f.tools)
+	}
+	if b.tools, err = grub.FindTools(roots...); err != nil {
+		return nil, err
+	}
+	if b.firmware, err = readFirmware(f.firmware, roots); err != nil {
+		return nil, err
+	}
+	if b.agent, err = readAgent(f.agent); err != nil {
+		return nil, err
+	}
+	if f.keyFile != "" {
+		b.passphrase, err = a.readKeyFile(f.keyFile)
+	} else {
+		b.passphrase, err = newPassphrase(rand.Reader)
+	}
+	return b, err
+}
+
+// newPassphrase makes 256 random bits, as 64 hexadecimal digits: a person can copy them, and any tool takes them.
+func newPassphrase(random io.Reader) ([]byte, error) {
+	var key [32]byte
+	if _, err := io.ReadFull(random, key[:]); err != nil {
+		return nil, fmt.Errorf("make passphrase: %w", err)
+	}
+	defer clear(key[:])
+	return hex.AppendEncode(nil, key[:]), nil
+}
+
+func (b *buildRun) run(ctx context.Context) (*built, error) {
+	defer clear(b.passphrase)
+	if _, err := os.Stat(b.flags.output); errors.Is(err, os.ErrNotExist) {
+		if err := os.Mkdir(b.flags.output, 0o755); err != nil {
+			return nil, err
+		}
+		b.made = append(b.made, b.flags.output)
+	}
+	var kernels []initramfs.Kernel
+	var files []image.File
+	err := b.stage("initramfs", func() (err error) {
+		kernels, files, err = b.initramfs(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	// The passphrase is safe on disk before anything is encrypted with it.
+	if err := b.write(passphraseFile, b.passphrase, 0o600); err != nil {
+		return nil, err
+	}
+	var disk *image.Result
+	if err := b.stage("disk", func() (err error) {
+		disk, err = b.disk(ctx, files)
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("make disk: %w", err)
+	}
+	var info *grub.Info
+	var firmware []byte
+	if err := b.stage("grub", func() (err error) {
+		firmware, info, err = b.bundle(ctx, disk.DiskUUID)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	var record *measure.Record
+	if err := b.stage("measure", func() (err error) {
+		record, err = b.record(firmware, disk, info, kernels)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	encoded, err := record.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(b.write(firmwareFile, firmware, 0o644), b.write(recordFile, encoded, 0o644)); err != nil {
+		return nil, err
+	}
+	return b.result(disk, record, kernels), nil
+}
+
+// initramfs makes what each kernel of the source needs to be started with.
+func (b *buildRun) initramfs(ctx context.Context) ([]initramfs.Kernel, []image.File, error) {
+	kernels, err := initramfs.Scan(ctx, b.source)
+	if err != nil {
+		return nil, nil, fmt.Errorf("look for kernels in %s: %w", b.flags.source, err)
+	}
+	var files []image.File
+	for _, kernel := range kernels {
+		content, err := initramfs.Build(ctx, b.source, kernel, b.agent)
+		if err != nil {
+			return nil, nil, fmt.Errorf("make initramfs for kernel %s: %w", kernel.Version, err)
+		}
+		files = append(files, image.File{Path: initramfs.Path(kernel.Version), Mode: 0o600, Content: content})
+	}
+	return kernels, files, nil
+}
+
+func (b *buildRun) disk(ctx context.Context, files []image.File) (*image.Result, error) {
+	path := filepath.Join(b.flags.output, diskFile)
+	out, err := atomicfile.Create(path, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	spec := image.Spec{Source: b.flags.source, Size: b.size, Files: files, Label: b.flags.label, Time: time.Now()}
+	result, err := image.Build(ctx, spec, b.passphrase, out.File, rand.Reader, b.line.Stage("encrypt"))
+	if err != nil {
+		return nil, err
+	}
+	if err := out.Commit(); err != nil {
+		return nil, err
+	}
+	b.made = append(b.made, path)
+	return result, nil
+}
+
+// bundle makes the firmware that unlocks the disk.
+func (b *buildRun) bundle(ctx context.Context, diskUUID string) ([]byte, *grub.Info, error) {
+	efi, info, err := grub.Build(ctx, grub.Config{DiskUUID: diskUUID, Append: b.flags.appended}, b.tools)
+	if err != nil {
+		return nil, nil, fmt.Errorf("build GRUB: %w", err)
+	}
+	firmware, err := ovmf.Bundle(b.firmware, efi)
+	if err != nil {
+		return nil, nil, fmt.Errorf("put GRUB into the firmware: %w", err)
+	}
+	return firmware, info, nil
+}
+
+func (b *buildRun) record(firmware []byte, disk *image.Result, info *grub.Info, kernels []initramfs.Kernel) (*measure.Record, error) {
+	specs := []measure.Spec{{Mode: measure.SEV, Firmware: firmware}}
+	for _, mode := range []measure.Mode{measure.SEVES, measure.SNP} {
+		spec := measure.Spec{Mode: mode, Firmware: firmware, VCPUs: b.flags.vcpus, VCPUType: b.flags.vcpuType}
+		if mode == measure.SNP {
+			spec.GuestFeatures = 1
+		}
+		specs = append(specs, spec)
+	}
+	base := sha256.Sum256(b.firmware)
+	madeWith := map[string]string{
+		"sealboot":             version(),
+		"grub":                 info.GRUBVersion,
+		"grub_modules_sha256":  info.ModulesSHA256,
+		"grub_config_sha256":   info.ConfigSHA256,
+		"grub_sha256":          info.SHA256,
+		"compiler":             info.CompilerVersion,
+		"firmware_base_sha256": hex.EncodeToString(base[:]),
+		"kernels":              strings.Join(versions(kernels), " "),
+	}
+	return measure.NewRecord(specs, measure.Disk{
+		UUID: disk.DiskUUID, HeaderPin: measure.Hash(disk.HeaderPin), ContentDigest: measure.Hash(disk.ContentDigest),
+	}, madeWith)
+}
+
+func (b *buildRun) result(disk *image.Result, record *measure.Record, kernels []initramfs.Kernel) *built {
+	dir := b.flags.output
+	r := &built{
+		Disk: filepath.Join(dir, diskFile), Firmware: filepath.Join(dir, firmwareFile),
+		Record: filepath.Join(dir, recordFile), Passphrase: filepath.Join(dir, passphraseFile),
+		DiskUUID: disk.DiskUUID, HeaderPin: disk.HeaderPin.String(), ContentDigest: measure.Hash(disk.ContentDigest).String(),
+		Kernels: versions(kernels), Seconds: b.seconds,
+	}
+	for _, d := range record.Digests {
+		r.Digests = append(r.Digests, builtDigest{string(d.Mode), d.Digest.String()})
+	}
+	return r
+}
+
+func (b *buildRun) write(name string, data []byte, perm os.FileMode) error {
+	path := filepath.Join(b.flags.output, name)
+	if err := atomicfile.WriteFile(path, data, perm); err != nil {
+		return err
+	}
+	b.made = append(b.made, path)
+	return nil
+}
+
+// discard removes what was made, so that a failed build leaves nothing behind.
+func (b *buildRun) discard() {
+	for i := len(b.made) - 1; i >= 0; i-- {
+		os.Remove(b.made[i])
+	}
+}
+
+func (b *buildRun) stage(name string, work func() error) error {
+	begun := time.Now()
+	err := work()
+	b.seconds[name] = time.Since(begun).Seconds()
+	return err
+}
+
+func versions(kernels []initramfs.Kernel) []string {
+	var list []string
+	for _, k := range kernels {
+		list = append(list, k.Version)
+	}
+	return list
+}
+
+// readFirmware reads the given firmware, or the first that a distribution installed.
+func readFirmware(path string, roots []string) ([]byte, error) {
+	if path == "" {
+		for _, root := range append(append([]string{}, roots...), "/") {
+			for _, name := range firmwarePaths {
+				if candidate := filepath.Join(root, name); path == "" {
+					if _, err := os.Stat(candidate); err == nil {
+						path = candidate
+					}
+				}
+			}
+		}
+	}
+	if path == "" {
+		return nil, errors.New("no OVMF for AMD SEV (OVMF.amdsev.fd) is installed: install ovmf-amdsev (Debian), ovmf (Ubuntu) or edk2-ovmf (Fedora), or give --firmware FILE")
+	}
+	return readBounded(path, ovmf.MaxSize)
+}
+
+const maxAgent = 64 << 20 // bytes; the agent has some 4 MiB
+
+// readAgent reads the guest's program; by default it stands beside this one.
+func readAgent(path string) ([]byte, error) {
+	if path == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find sealboot-agent: %w: give --agent FILE", err)
+		}
+		path = filepath.Join(filepath.Dir(self), "sealboot-agent")
+	}
+	content, err := readBounded(path, maxAgent)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: install sealboot-agent beside sealboot, or give --agent FILE", err)
+	}
+	return content, err
+}
+
+// parseSize reads a size as people write it: bytes, or with K, M, G or T in units of 1024.
+func parseSize(s string) (int64, error) {
+	digits, shift := s, 0
+	if n := len(s); n > 0 {
+		if i := strings.IndexByte("KMGT", s[n-1]); i >= 0 {
+			digits, shift = s[:n-1], 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 62)
+	if err != nil || n == 0 || n > 1<<62>>shift {
+		return 0, fmt.Errorf("%q is not a size such as 512M or 4G", s)
+	}
+	return int64(n << shift), nil
+}
+
