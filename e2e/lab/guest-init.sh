@@ -1,17 +1,16 @@
 #!/bin/busybox sh
 # Init of the demonstration's guest. It answers a nonce from the second serial port with
 # a proof that only a machine which has this root file system decrypted can make:
-# SHA-256 over the nonce, the device that the root is mounted from, and a file of the root.
-export PATH=/bin:/sbin
+# SHA-256 over the nonce, the name of the device-mapper device that the root is mounted
+# from, and a file of the root.
 bb=/bin/busybox
-[ -x $bb ] || bb=/usr/bin/busybox
-$bb mountpoint -q /proc || $bb mount -t proc proc /proc
-$bb mountpoint -q /sys || $bb mount -t sysfs sysfs /sys
-$bb mountpoint -q /dev || $bb mount -t devtmpfs devtmpfs /dev
+[ -e /proc/self ] || $bb mount -t proc proc /proc
+[ -e /sys/dev ] || $bb mount -t sysfs sysfs /sys
+[ -e /dev/null ] || $bb mount -t devtmpfs devtmpfs /dev
 
-root=$($bb awk '$2 == "/" && $1 != "rootfs" { print $1 }' /proc/mounts)
-name=$($bb cat /sys/dev/block/"$($bb mountpoint -d /)"/dm/name)
-echo "guest: root is $root ($name)"
+device=$($bb awk '$5 == "/" { d = $3 } END { print d }' /proc/self/mountinfo)
+name=$($bb cat "/sys/dev/block/$device/dm/name")
+echo "guest: root is $name ($device)"
 
 port=/dev/ttyS1
 $bb stty -F $port raw -echo
