@@ -3,8 +3,11 @@
 
 #include "bytes.h"
 
-/* Debian, Fedora, Arch, SUSE; Gentoo. In order of preference where one version has several. */
-const struct kernel_name kernel_names[] = {{"vmlinuz-", ""}, {"kernel-", ""}, {"vmlinux-", ""}, {NULL, NULL}};
+/*
+ * Debian, Fedora, Arch, SUSE; Gentoo. In order of preference where one version has several.
+ * Not vmlinux-: on x86 that is the kernel as an ELF file, which GRUB's linux does not take.
+ */
+const struct kernel_name kernel_names[] = {{"vmlinuz-", ""}, {"kernel-", ""}, {NULL, NULL}};
 /* Debian; Fedora, Arch; SUSE. */
 const struct kernel_name initrd_names[] = {{"initrd.img-", ""}, {"initramfs-", ".img"}, {"initrd-", ""}, {NULL, NULL}};
 
