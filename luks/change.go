@@ -57,7 +57,7 @@ func (h *Header) forChange(passphrase []byte, kdf KDF) (int, *VolumeKey, error) 
 	if h.version != 2 {
 		return 0, nil, ErrReadOnly
 	}
-	if err := kdf.checkNew(); err != nil {
+	if err := kdf.Validate(); err != nil {
 		return 0, nil, err
 	}
 	return h.Unlock(passphrase)
@@ -230,4 +230,31 @@ func writeSynced(d Disk, data []byte, at int64) error {
 		return err
 	}
 	return d.Sync()
+}
+
+// Install writes a header that Format made to a device: first zeros over all that is there
+// up to the data, so that nothing of an older header survives, then the key slots, and the copies last.
+func (h *Header) Install(d Disk) error {
+	image, err := h.Encode()
+	if err != nil {
+		return err
+	}
+	zeros := make([]byte, 1<<20)
+	for at := int64(0); at < h.meta.segment.Offset; at += int64(len(zeros)) {
+		zeros = zeros[:min(int64(len(zeros)), h.meta.segment.Offset-at)]
+		if _, err := d.WriteAt(zeros, at); err != nil {
+			return fmt.Errorf("clear: %w", err)
+		}
+	}
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("clear: %w", err)
+	}
+	headers := 2 * h.copies[Primary].size
+	if err := writeSynced(d, image[headers:], headers); err != nil {
+		return fmt.Errorf("write key slots: %w", err)
+	}
+	if err := writeSynced(d, image[:headers], 0); err != nil {
+		return fmt.Errorf("write header: %w", err)
+	}
+	return nil
 }

@@ -57,11 +57,11 @@ func (s Spec) Validate() error {
 	if s.DataOffset%alignment != 0 || s.DataOffset < minDataOffset || s.DataOffset > maxDataOffset {
 		return refuse(ErrSize, "data offset", "%d, want a multiple of %d from %d to %d", s.DataOffset, alignment, minDataOffset, int64(maxDataOffset))
 	}
-	return s.KDF.checkNew()
+	return s.KDF.Validate()
 }
 
-// checkNew holds for key slots that we make.
-func (k KDF) checkNew() error {
+// Validate says what is wrong with a KDF for a new key slot.
+func (k KDF) Validate() error {
 	if k.Type == Argon2i {
 		return refuse(ErrUnsupported, "kdf.type", "%q is only read", k.Type)
 	}

@@ -127,10 +127,11 @@ func TestData(t *testing.T) {
 	for name, encrypt := range map[string]func(t *testing.T) string{
 		"cryptsetup, sectors of 4096": func(t *testing.T) string { return reencrypt(t, plain, key, "4096") },
 		"cryptsetup, sectors of 512":  func(t *testing.T) string { return reencrypt(t, plain, key, "512") },
-		"qemu-img, LUKS1": func(t *testing.T) string {
-			disk := filepath.Join(t.TempDir(), "disk")
-			testtool.Output(t, testtool.Program(t, "qemu-img"), "convert", "-f", "raw", "-O", "luks",
-				"--object", "secret,id=s,file="+key, "-o", "key-secret=s,iter-time=10", writeFile(t, "plain", plain), disk)
+		"QEMU LUKS1": func(t *testing.T) string {
+			disk := luks1Disk(t, key, len(plain))
+			testtool.Output(t, testtool.Program(t, "qemu-img"), "convert", "-n", "--object", "secret,id=s,file="+key,
+				"--image-opts", "driver=raw,file.filename="+writeFile(t, "plain", plain),
+				"--target-image-opts", "driver=luks,key-secret=s,file.filename="+disk)
 			return disk
 		},
 	} {
@@ -175,13 +176,23 @@ func reencrypt(t *testing.T, plain []byte, key, sectorSize string) string {
 	return disk
 }
 
+// luks1Disk has cryptsetup make a disk in the one LUKS format that QEMU knows.
+func luks1Disk(t *testing.T, key string, size int) string {
+	t.Helper()
+	disk := writeFile(t, "disk", nil)
+	if err := os.Truncate(disk, 2<<20+int64(size)); err != nil {
+		t.Fatal(err)
+	}
+	testtool.Output(t, testtool.Program(t, "cryptsetup"), "luksFormat", "-q", "--type", "luks1", "--offset", "4096",
+		"--pbkdf-force-iterations", "1000", "--key-file", key, disk)
+	return disk
+}
+
 // TestQEMUReadsOurs is the reverse for data: qemu-img decrypts what our cipher wrote behind its own header.
 func TestQEMUReadsOurs(t *testing.T) {
 	qemuImg := testtool.Program(t, "qemu-img")
-	key, dir := writeFile(t, "key", testPassphrase), t.TempDir()
-	disk, out := filepath.Join(dir, "disk"), filepath.Join(dir, "plain")
-	secret := "secret,id=s,file=" + key
-	testtool.Output(t, qemuImg, "create", "-f", "luks", "--object", secret, "-o", "key-secret=s,iter-time=10", disk, "2M")
+	key, out := writeFile(t, "key", testPassphrase), filepath.Join(t.TempDir(), "plain")
+	disk := luks1Disk(t, key, 2<<20)
 	h := readFile(t, disk)
 	_, volumeKey, err := h.Unlock(testPassphrase)
 	if err != nil {
@@ -205,7 +216,7 @@ func TestQEMUReadsOurs(t *testing.T) {
 	if _, err := f.WriteAt(encrypted, h.Segment().Offset); err != nil {
 		t.Fatal(err)
 	}
-	testtool.Output(t, qemuImg, "convert", "--object", secret, "--image-opts", "driver=luks,key-secret=s,file.filename="+disk, "-O", "raw", out)
+	testtool.Output(t, qemuImg, "convert", "--object", "secret,id=s,file="+key, "--image-opts", "driver=luks,key-secret=s,file.filename="+disk, "-O", "raw", out)
 	if got, err := os.ReadFile(out); err != nil || !bytes.Equal(got, plain) {
 		t.Errorf("qemu-img reads other data: %v", err)
 	}
