@@ -1,0 +1,143 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Image is what `sealboot build` made, and its name at the key server.
+type Image struct {
+	Name, Dir string
+}
+
+// Disk, Firmware, Record and Passphrase are the files of an image.
+func (i Image) Disk() string       { return filepath.Join(i.Dir, "disk.qcow2") }
+func (i Image) Firmware() string   { return filepath.Join(i.Dir, "firmware.fd") }
+func (i Image) Record() string     { return filepath.Join(i.Dir, "record.json") }
+func (i Image) Passphrase() string { return filepath.Join(i.Dir, "passphrase") }
+
+// Build makes an image from a root file system, and says how long each stage took.
+func (l *Lab) Build(ctx context.Context, name, rootfs, size string, args ...string) (Image, map[string]float64, error) {
+	image := Image{Name: name, Dir: l.Path(name)}
+	out, err := l.Must(ctx, append([]string{"build", "--source", rootfs, "--size", size, "--output", image.Dir,
+		"--tools", filepath.Join(l.Deps, "root"), "--json"}, args...)...)
+	if err != nil {
+		return Image{}, nil, err
+	}
+	var made struct {
+		Seconds map[string]float64 `json:"seconds"`
+	}
+	if err := json.Unmarshal([]byte(out), &made); err != nil {
+		return Image{}, nil, fmt.Errorf("read what build printed: %w", err)
+	}
+	return image, made.Seconds, nil
+}
+
+// Store is the folder of the key server's store.
+func (l *Lab) Store() string { return l.Path("keys") }
+
+// Register gives an image to the key server, under the image's name.
+func (l *Lab) Register(ctx context.Context, image Image) error {
+	_, err := l.Must(ctx, "keyserver", "register", "--store", l.Store(), "--record", image.Record(), "--key-file", image.Passphrase(), "--name", image.Name)
+	return err
+}
+
+// Server is a key server under way.
+type Server struct {
+	URL string
+	log *buffer
+	cmd *exec.Cmd
+}
+
+// Serve starts the key server on loopback. It trusts the stand-in's platform, and AMD's.
+func (l *Lab) Serve(ctx context.Context, args ...string) (*Server, error) {
+	root, err := l.trustRoot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	address := l.Path("address")
+	os.Remove(address)
+	args = append([]string{"keyserver", "serve", "--store", l.Store(), "--listen", "127.0.0.1:0", "--address-file", address, "--trust-root", root}, args...)
+	fmt.Fprintf(l.Log, "$ sealboot %s &\n", strings.Join(args, " "))
+	s := &Server{log: new(buffer), cmd: exec.Command(filepath.Join(l.Bin, "sealboot"), args...)}
+	s.cmd.Stderr = s.log
+	// The server ends with whoever started it, even if that one is killed.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	for begun := time.Now(); time.Since(begun) < 20*time.Second; time.Sleep(10 * time.Millisecond) {
+		if url, err := os.ReadFile(address); err == nil {
+			s.URL = strings.TrimSpace(string(url))
+			return s, nil
+		}
+	}
+	return nil, errors.Join(fmt.Errorf("the key server did not begin to listen: %s", s.log), s.Stop())
+}
+
+// Log is what the server has said so far.
+func (s *Server) Log() string { return s.log.String() }
+
+// Stop ends the server as its owner would.
+func (s *Server) Stop() error {
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	return s.cmd.Wait()
+}
+
+// Decision is a row of the key server's audit log.
+type Decision struct {
+	Event, Class, Cause, Image, Session string
+}
+
+// Audit reads the key server's audit log and has its chain checked.
+func (l *Lab) Audit(ctx context.Context) ([]Decision, error) {
+	out, err := l.Must(ctx, "keyserver", "audit", "--store", l.Store(), "--json")
+	if err != nil {
+		return nil, err
+	}
+	var rows []Decision
+	for line := range strings.Lines(out) {
+		var row Decision
+		if err := json.Unmarshal([]byte(line), &row); err != nil {
+			return nil, fmt.Errorf("read audit log: %w", err)
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// platformEnv is the environment that gives the lab its own stand-in platform.
+func (l *Lab) platformEnv() []string { return []string{"QEMU_SEV_PLATFORM=" + l.Path("platform")} }
+
+// trustRoot gives the digest of the stand-in's root key.
+func (l *Lab) trustRoot(ctx context.Context) (string, error) {
+	out, err := l.qemuSEV(ctx, "--sev-trust-root")
+	return strings.TrimSpace(out), err
+}
+
+// CA gives the file of the stand-in's ASK and ARK.
+func (l *Lab) CA(ctx context.Context) (string, error) {
+	out, err := l.qemuSEV(ctx, "--sev-ca-file")
+	if err != nil {
+		return "", err
+	}
+	return l.Path("ask_ark.cert"), os.WriteFile(l.Path("ask_ark.cert"), []byte(out), 0o644)
+}
+
+func (l *Lab) qemuSEV(ctx context.Context, arg string) (string, error) {
+	out, err := l.run(ctx, l.platformEnv(), filepath.Join(l.Bin, "qemu-sev"), arg)
+	if err == nil && out.Code != 0 {
+		err = fmt.Errorf("qemu-sev %s: exit code %d\n%s", arg, out.Code, out.Stderr)
+	}
+	return out.Stdout, err
+}
