@@ -30,13 +30,16 @@ func (s *archive) Walk(ctx context.Context, f WalkFunc) error {
 		return fmt.Errorf("read archive %s: %w", s.path, err)
 	}
 	defer done()
-	t := tar.NewReader(r)
+	in := &marked{r: r}
+	t := tar.NewReader(in)
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		h, err := t.Next()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) && in.ended {
+			return fmt.Errorf("read archive %s: it was cut short, its end mark is missing: %w", s.path, io.ErrUnexpectedEOF)
+		} else if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("read archive %s: %w", s.path, noEOF(err))
@@ -56,6 +59,19 @@ func (s *archive) Walk(ctx context.Context, f WalkFunc) error {
 			return fmt.Errorf("%s: %w", e.Path, noEOF(err))
 		}
 	}
+}
+
+// marked notes when its end is reached. At the end mark, two blocks of zeros, tar.Reader
+// reads no further; where the end comes first, it takes that for an end too.
+type marked struct {
+	r     io.Reader
+	ended bool
+}
+
+func (m *marked) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.ended = m.ended || errors.Is(err, io.EOF)
+	return n, err
 }
 
 // noEOF turns an early end into an error that no caller takes for a regular end.
