@@ -1,0 +1,153 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sealboot/sealboot/keyserver/wire"
+)
+
+var (
+	request = wire.SessionRequest{Image: "web", PDH: make([]byte, 2084), CertChain: make([]byte, 3*2084), CA: make([]byte, 2*(64+3*256))}
+	session = wire.Session{ID: strings.Repeat("0", 32), Policy: 11, DHCert: make([]byte, 2084), Blob: make([]byte, 128), Expires: time.Unix(1_800_000_000, 0).UTC()}
+)
+
+// server answers every request in one way.
+func server(t *testing.T, answer http.HandlerFunc) *Client {
+	t.Helper()
+	s := httptest.NewServer(answer)
+	t.Cleanup(s.Close)
+	c, err := New(s.URL+"/", s.Client())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func reply(status int, media string, body []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", media)
+		w.WriteHeader(status)
+		w.Write(body)
+	}
+}
+
+func encoded(t *testing.T, m interface{ Encode() ([]byte, error) }) []byte {
+	t.Helper()
+	b, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestAnswers starts from an answer that is taken and spoils it.
+func TestAnswers(t *testing.T) {
+	good := encoded(t, session)
+	c := server(t, func(w http.ResponseWriter, r *http.Request) {
+		m, err := wire.DecodeSessionRequest(r.Body)
+		if err != nil || m.Image != "web" || r.URL.Path != "/v1/sessions" || r.Header.Get("Content-Type") != wire.MediaType {
+			t.Errorf("server got %s %q: %v", r.URL.Path, r.Header, err)
+		}
+		reply(http.StatusCreated, wire.MediaType, good)(w, r)
+	})
+	if s, err := c.Session(t.Context(), request); err != nil || s.ID != session.ID || !s.Expires.Equal(session.Expires) {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	problem := encoded(t, wire.Problem{Class: wire.Refused, Request: "1"})
+	for name, answer := range map[string]http.HandlerFunc{
+		"other status":         reply(http.StatusOK, wire.MediaType, good),
+		"other type":           reply(http.StatusCreated, "text/html", good),
+		"unknown field":        reply(http.StatusCreated, wire.MediaType, bytes.Replace(good, []byte("{"), []byte(`{"x":1,`), 1)),
+		"cut short":            reply(http.StatusCreated, wire.MediaType, good[:100]),
+		"without end":          endless,
+		"a problem as success": reply(http.StatusCreated, wire.ProblemMediaType, problem),
+		"status not its own":   reply(http.StatusNotFound, wire.ProblemMediaType, problem),
+		"a proxy's page":       reply(http.StatusBadGateway, "text/html", []byte("<html>")),
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/v1/sessions" {
+				t.Error("the redirect was followed")
+			}
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := server(t, answer).Session(t.Context(), request)
+			if !errors.Is(err, ErrNotKeyServer) || s.ID != "" {
+				t.Errorf("%+v, %v", s, err)
+			}
+		})
+	}
+}
+
+func endless(w http.ResponseWriter, r *http.Request) {
+	io.Copy(io.Discard, r.Body)
+	w.Header().Set("Content-Type", wire.MediaType)
+	w.WriteHeader(http.StatusCreated)
+	for r.Context().Err() == nil {
+		if _, err := w.Write(bytes.Repeat([]byte(" "), 1<<16)); err != nil {
+			return
+		}
+	}
+}
+
+// TestRefused gives each class to the caller as it is.
+func TestRefused(t *testing.T) {
+	for _, class := range wire.Classes() {
+		c := server(t, reply(class.Status(), wire.ProblemMediaType, encoded(t, wire.Problem{Class: class, Request: "abc"})))
+		_, err := c.Measurement(t.Context(), session.ID, wire.MeasurementRequest{Measurement: make([]byte, 48)})
+		refused := (*Refused)(nil)
+		if !errors.As(err, &refused) || refused.Class != class || !strings.Contains(err.Error(), "request abc") {
+			t.Errorf("%s: %v", class, err)
+			continue
+		}
+		if got, want := refused.Temporary(), class == wire.Busy || class == wire.TooManyRequests; got != want {
+			t.Errorf("%s is temporary: %v", class, got)
+		}
+		if got, want := refused.Final(), class == wire.Refused || class == wire.UntrustedPlatform; got != want {
+			t.Errorf("%s is final: %v", class, got)
+		}
+	}
+}
+
+// TestURLs takes what names a server and nothing else.
+func TestURLs(t *testing.T) {
+	for _, good := range []string{"http://127.0.0.1:8420", "https://keys.example.org/", "https://[::1]:1/base"} {
+		if _, err := New(good, nil); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+	for _, bad := range []string{"", "127.0.0.1:8420", "ftp://a", "http://", "https://user:secret@a", "https://a/?q", "https://a/#f", "http://a b"} {
+		_, err := New(bad, nil)
+		if err == nil {
+			t.Errorf("%q was taken", bad)
+		} else if strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: the error repeats the password", bad)
+		}
+	}
+	c, err := New("http://127.0.0.1:1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Measurement(t.Context(), "../x", wire.MeasurementRequest{}); err == nil {
+		t.Error("a session of another form was asked for")
+	}
+}
+
+// TestDeadline ends a request with its context.
+func TestDeadline(t *testing.T) {
+	c := server(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); <-r.Context().Done() })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Session(ctx, request); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}
