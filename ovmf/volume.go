@@ -54,7 +54,7 @@ func parseVolume(b []byte, where string) (*Volume, error) {
 		return fail(0, "no volume header")
 	}
 	length := binary.LittleEndian.Uint64(b[32:])
-	if length > uint64(len(b)) || length%8 != 0 {
+	if length < volumeHeader+8 || length > uint64(len(b)) || length%8 != 0 {
 		return fail(32, "volume of %d bytes, %d left", length, len(b))
 	}
 	b = b[:length]
