@@ -1,7 +1,6 @@
 package ext4
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -26,7 +25,7 @@ const (
 var errACL = errors.New("malformed access control list")
 
 func aclToDisk(value []byte) ([]byte, error) {
-	le := binary.LittleEndian
+
 	if len(value) < aclHeader || (len(value)-aclHeader)%aclXattrEntry != 0 || le.Uint32(value) != aclXattrVersion {
 		return nil, errACL
 	}
@@ -45,7 +44,7 @@ func aclToDisk(value []byte) ([]byte, error) {
 }
 
 func aclFromDisk(disk []byte) ([]byte, error) {
-	le := binary.LittleEndian
+
 	if len(disk) < aclHeader || le.Uint32(disk) != aclDiskVersion {
 		return nil, errACL
 	}

@@ -1,7 +1,6 @@
 package ext4
 
 import (
-	"encoding/binary"
 	"hash/crc32"
 )
 
@@ -15,7 +14,7 @@ func crc32c(seed uint32, data []byte) uint32 {
 
 func crc32cUint32(seed, n uint32) uint32 {
 	var b [4]byte
-	binary.LittleEndian.PutUint32(b[:], n)
+	le.PutUint32(b[:], n)
 	return crc32c(seed, b[:])
 }
 
@@ -52,7 +51,7 @@ func inodeChecksum(seed uint32, raw []byte) uint32 {
 }
 
 func hasCsumHi(raw []byte) bool {
-	return len(raw) > inodeBase && binary.LittleEndian.Uint16(raw[inodeBase:]) >= inodeCsumHi+2-inodeBase
+	return len(raw) > inodeBase && le.Uint16(raw[inodeBase:]) >= inodeCsumHi+2-inodeBase
 }
 
 // Places of checksums in metadata blocks.
@@ -69,7 +68,7 @@ const (
 // xattrChecksum is over the block's number and the block with its checksum taken as zero.
 func xattrChecksum(fs uint32, block uint64, raw []byte) uint32 {
 	var number [8]byte
-	binary.LittleEndian.PutUint64(number[:], block)
+	le.PutUint64(number[:], block)
 	crc := crc32c(fs, number[:])
 	crc = crc32c(crc, raw[:xattrBlockCsum])
 	crc = crc32c(crc, make([]byte, 4))

@@ -2,7 +2,6 @@ package ext4
 
 import (
 	"cmp"
-	"encoding/binary"
 	"slices"
 )
 
@@ -177,7 +176,7 @@ func (w *Writer) writeSupers(descs []groupDesc) error {
 	for i := range descs {
 		raw := table[i*descSize:][:descSize]
 		descs[i].encode(raw)
-		binary.LittleEndian.PutUint16(raw[groupDescCsum:], groupChecksum(w.seed, uint32(i), raw))
+		le.PutUint16(raw[groupDescCsum:], groupChecksum(w.seed, uint32(i), raw))
 	}
 	s := w.superblock(descs)
 	for group := g.groups; group > 0; {
@@ -230,7 +229,7 @@ func (w *Writer) superblock(descs []groupDesc) *superblock {
 	high := uint8(w.born.seconds >> 32)
 	s.TimesHi = [6]byte{high, 0, high, high} // written, mounted, made, checked
 	for i := range 15 {
-		s.JnlBlocks[i] = binary.LittleEndian.Uint32(journal.block[4*i:])
+		s.JnlBlocks[i] = le.Uint32(journal.block[4*i:])
 	}
 	s.JnlBlocks[15], s.JnlBlocks[16] = uint32(journal.size>>32), uint32(journal.size)
 	free := uint64(0)

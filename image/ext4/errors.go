@@ -28,3 +28,23 @@ func (e *SizeError) Error() string {
 	}
 	return fmt.Sprintf("the tree needs a file system of %d bytes (%d MiB), not %d (%d MiB)", e.Needed, e.Needed>>20, e.Size, e.Size>>20)
 }
+
+// What the reader tells apart, besides *FormatError.
+var (
+	ErrNotExt4     = errors.New("no ext4 file system")
+	ErrUnsupported = errors.New("ext4 features that are not supported")
+	ErrUnclean     = errors.New("the file system was not unmounted cleanly: run e2fsck on it first")
+	ErrNotFound    = errors.New("no such file")
+)
+
+// FormatError says what breaks the rules of the format.
+type FormatError struct {
+	Where   string // "superblock", "group 3", "inode 12", "folder inode 2, block 40"
+	Problem string
+}
+
+func (e *FormatError) Error() string { return "ext4 " + e.Where + ": " + e.Problem }
+
+func broken(where, format string, args ...any) error {
+	return &FormatError{Where: where, Problem: fmt.Sprintf(format, args...)}
+}

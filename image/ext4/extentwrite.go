@@ -1,7 +1,5 @@
 package ext4
 
-import "encoding/binary"
-
 // extent is a run of a file's blocks.
 type extent struct {
 	logical uint32
@@ -46,10 +44,10 @@ func (w *Writer) mapBlocks(n *inode, list []extent) error {
 	level := make([][extentEntry]byte, len(list))
 	firsts := make([]uint32, len(list))
 	for i, e := range list {
-		binary.LittleEndian.PutUint32(level[i][0:], e.logical)
-		binary.LittleEndian.PutUint16(level[i][4:], uint16(e.length))
-		binary.LittleEndian.PutUint16(level[i][6:], uint16(e.start>>32))
-		binary.LittleEndian.PutUint32(level[i][8:], uint32(e.start))
+		le.PutUint32(level[i][0:], e.logical)
+		le.PutUint16(level[i][4:], uint16(e.length))
+		le.PutUint16(level[i][6:], uint16(e.start>>32))
+		le.PutUint32(level[i][8:], uint32(e.start))
 		firsts[i] = e.logical
 	}
 	for len(level) > extentsRoot {
@@ -61,14 +59,14 @@ func (w *Writer) mapBlocks(n *inode, list []extent) error {
 			n.own(block)
 			raw := make([]byte, blockSize)
 			putExtentNode(raw, level[:count], extentsBlock, depth)
-			binary.LittleEndian.PutUint32(raw[extentTail:], crc32c(w.inodeSeed(n), raw[:extentTail]))
+			le.PutUint32(raw[extentTail:], crc32c(w.inodeSeed(n), raw[:extentTail]))
 			if err := w.out.write(block.start, raw); err != nil {
 				return err
 			}
 			var entry [extentEntry]byte
-			binary.LittleEndian.PutUint32(entry[0:], firsts[0])
-			binary.LittleEndian.PutUint32(entry[4:], uint32(block.start))
-			binary.LittleEndian.PutUint16(entry[8:], uint16(block.start>>32))
+			le.PutUint32(entry[0:], firsts[0])
+			le.PutUint32(entry[4:], uint32(block.start))
+			le.PutUint16(entry[8:], uint16(block.start>>32))
 			above, aboveFirsts = append(above, entry), append(aboveFirsts, firsts[0])
 			level, firsts = level[count:], firsts[count:]
 		}
@@ -80,10 +78,10 @@ func (w *Writer) mapBlocks(n *inode, list []extent) error {
 }
 
 func putExtentNode(b []byte, entries [][extentEntry]byte, most int, depth uint16) {
-	binary.LittleEndian.PutUint16(b[0:], extentMagic)
-	binary.LittleEndian.PutUint16(b[2:], uint16(len(entries)))
-	binary.LittleEndian.PutUint16(b[4:], uint16(most))
-	binary.LittleEndian.PutUint16(b[6:], depth)
+	le.PutUint16(b[0:], extentMagic)
+	le.PutUint16(b[2:], uint16(len(entries)))
+	le.PutUint16(b[4:], uint16(most))
+	le.PutUint16(b[6:], depth)
 	for i := range entries {
 		copy(b[extentEntry*(1+i):], entries[i][:])
 	}

@@ -2,7 +2,6 @@ package ext4
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -114,15 +113,15 @@ func leafBlock(entries []folderEntry, seed uint32) []byte {
 		at += size
 	}
 	tail := b[end:]
-	binary.LittleEndian.PutUint16(tail[4:], dirTailSize)
+	le.PutUint16(tail[4:], dirTailSize)
 	tail[7] = kindTail
-	binary.LittleEndian.PutUint32(tail[8:], crc32c(seed, b[:end]))
+	le.PutUint32(tail[8:], crc32c(seed, b[:end]))
 	return b
 }
 
 func putEntry(b []byte, e folderEntry, size int) {
-	binary.LittleEndian.PutUint32(b[0:], e.number)
-	binary.LittleEndian.PutUint16(b[4:], uint16(size))
+	le.PutUint32(b[0:], e.number)
+	le.PutUint16(b[4:], uint16(size))
 	b[6] = uint8(len(e.name))
 	b[7] = e.kind
 	copy(b[entryHead:], e.name)
@@ -202,7 +201,7 @@ func (w *Writer) hashTree(n *node, entries []folderEntry, seed uint32) ([][]byte
 }
 
 func putIndex(b []byte, at, most int, entries []indexed, seed uint32) {
-	le := binary.LittleEndian
+
 	for i, e := range entries {
 		le.PutUint32(b[at+indexEntry*i:], e.hash)
 		le.PutUint32(b[at+indexEntry*i+4:], e.block)

@@ -1,5 +1,10 @@
 package ext4
 
+import "encoding/binary"
+
+// le is the order of bytes in all of the format but the journal.
+var le = binary.LittleEndian
+
 // Numbers of the on-disk format (Linux, fs/ext4/ext4.h and Documentation/filesystems/ext4).
 const (
 	superOffset = 1024
@@ -65,6 +70,7 @@ const (
 	roMetadataCsum  = 0x400
 	roReadonly      = 0x1000
 	roProject       = 0x2000
+	roSharedBlocks  = 0x4000
 	roVerity        = 0x8000
 	roOrphanPresent = 0x10000
 )

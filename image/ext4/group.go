@@ -1,7 +1,5 @@
 package ext4
 
-import "encoding/binary"
-
 // groupDesc is struct ext4_group_desc. With 32-byte descriptors the upper halves are absent.
 type groupDesc struct {
 	BlockBitmap, InodeBitmap, InodeTable uint64
@@ -14,7 +12,7 @@ type groupDesc struct {
 }
 
 func (d *groupDesc) encode(b []byte) {
-	le := binary.LittleEndian
+
 	le.PutUint32(b[0x00:], uint32(d.BlockBitmap))
 	le.PutUint32(b[0x04:], uint32(d.InodeBitmap))
 	le.PutUint32(b[0x08:], uint32(d.InodeTable))
@@ -43,7 +41,7 @@ func (d *groupDesc) encode(b []byte) {
 }
 
 func decodeGroupDesc(b []byte) groupDesc {
-	le := binary.LittleEndian
+
 	d := groupDesc{
 		BlockBitmap:     uint64(le.Uint32(b[0x00:])),
 		InodeBitmap:     uint64(le.Uint32(b[0x04:])),

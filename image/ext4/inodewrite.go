@@ -1,7 +1,6 @@
 package ext4
 
 import (
-	"encoding/binary"
 	"time"
 )
 
@@ -64,7 +63,7 @@ func (n *inode) encode(raw []byte, fs uint32, born timestamp) {
 	if n.mode == 0 { // reserved, without a use
 		return
 	}
-	le := binary.LittleEndian
+
 	blocks := uint64(0)
 	for _, s := range n.owned {
 		blocks += s.count * (blockSize / 512)
@@ -106,9 +105,18 @@ func (n *inode) encode(raw []byte, fs uint32, born timestamp) {
 // (old_encode_dev, new_encode_dev).
 func device(major, minor uint32) (block [60]byte) {
 	if major < 256 && minor < 256 {
-		binary.LittleEndian.PutUint32(block[0:], major<<8|minor)
+		le.PutUint32(block[0:], major<<8|minor)
 	} else {
-		binary.LittleEndian.PutUint32(block[4:], minor&0xff|major<<8|minor&^0xff<<12)
+		le.PutUint32(block[4:], minor&0xff|major<<8|minor&^0xff<<12)
 	}
 	return block
+}
+
+// deviceNumbers is the reverse of device.
+func deviceNumbers(block [60]byte) (major, minor uint32) {
+	if old := le.Uint32(block[0:]); old != 0 {
+		return old >> 8 & 0xff, old & 0xff
+	}
+	n := le.Uint32(block[4:])
+	return n >> 8 & 0xfff, n&0xff | n>>12&0xfff00
 }

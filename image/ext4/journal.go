@@ -63,18 +63,18 @@ func (w *Writer) makeResizeInode() error {
 	n.size = (addresses*addresses + addresses + directBlocks) * blockSize
 	double := w.alloc.take(1)
 	n.own(double)
-	binary.LittleEndian.PutUint32(n.block[4*indirectDouble:], uint32(double.start))
+	le.PutUint32(n.block[4*indirectDouble:], uint32(double.start))
 	list := make([]byte, blockSize)
 	for i := range g.reservedDescs {
 		block := 1 + g.descBlocks + i
 		at := (g.descBlocks + i) % addresses
-		binary.LittleEndian.PutUint32(list[4*at:], block)
+		le.PutUint32(list[4*at:], block)
 		n.own(span{uint64(block), 1})
 		twins := make([]byte, 0, blockSize)
 		for group := uint32(1); group < g.groups; group++ {
 			if hasBackup(group) {
 				twin := uint64(block) + g.groupStart(group)
-				twins = binary.LittleEndian.AppendUint32(twins, uint32(twin))
+				twins = le.AppendUint32(twins, uint32(twin))
 				n.own(span{twin, 1})
 			}
 		}

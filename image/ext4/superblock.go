@@ -101,17 +101,17 @@ type superblock struct {
 // encode gives the 1024 bytes, with the checksum filled in if the file system has checksums.
 func (s *superblock) encode() []byte {
 	b := bytes.NewBuffer(make([]byte, 0, superSize))
-	_ = binary.Write(b, binary.LittleEndian, s) // cannot fail: fixed-size fields into memory
+	_ = binary.Write(b, le, s) // cannot fail: fixed-size fields into memory
 	raw := b.Bytes()
 	if s.FeatureROCompat&roMetadataCsum != 0 {
-		binary.LittleEndian.PutUint32(raw[superSize-4:], superChecksum(raw))
+		le.PutUint32(raw[superSize-4:], superChecksum(raw))
 	}
 	return raw
 }
 
 func decodeSuperblock(raw []byte) (*superblock, error) {
 	s := new(superblock)
-	if err := binary.Read(bytes.NewReader(raw), binary.LittleEndian, s); err != nil {
+	if err := binary.Read(bytes.NewReader(raw), le, s); err != nil {
 		return nil, fmt.Errorf("superblock: %w", err)
 	}
 	return s, nil

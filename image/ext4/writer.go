@@ -2,7 +2,6 @@ package ext4
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -58,7 +57,7 @@ func NewWriter(out io.WriterAt, o Options) (*Writer, error) {
 		seed: fsSeed(o.UUID), born: newTimestamp(o.Time), piece: make([]byte, pieceSize),
 	}
 	for i := range w.hashSeed {
-		w.hashSeed[i] = binary.LittleEndian.Uint32(o.HashSeed[4*i:])
+		w.hashSeed[i] = le.Uint32(o.HashSeed[4*i:])
 	}
 	for range firstInode - 1 {
 		w.newInode(0, w.born)

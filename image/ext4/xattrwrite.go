@@ -1,7 +1,6 @@
 package ext4
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -85,22 +84,22 @@ func (w *Writer) setXattrs(n *inode, list []source.Xattr) error {
 	}
 	if len(inside) > 0 {
 		n.xattrs = make([]byte, xattrInside)
-		binary.LittleEndian.PutUint32(n.xattrs, xattrMagic)
+		le.PutUint32(n.xattrs, xattrMagic)
 		putXattrs(n.xattrs[4:], 0, inside, false)
 	}
 	if len(outside) == 0 {
 		return nil
 	}
 	raw := make([]byte, blockSize)
-	binary.LittleEndian.PutUint32(raw[0:], xattrMagic)
-	binary.LittleEndian.PutUint32(raw[4:], 1) // h_refcount
-	binary.LittleEndian.PutUint32(raw[8:], 1) // h_blocks
+	le.PutUint32(raw[0:], xattrMagic)
+	le.PutUint32(raw[4:], 1) // h_refcount
+	le.PutUint32(raw[8:], 1) // h_blocks
 	slices.SortFunc(outside, compareXattrs)
-	binary.LittleEndian.PutUint32(raw[12:], putXattrs(raw, xattrHeader, outside, true))
+	le.PutUint32(raw[12:], putXattrs(raw, xattrHeader, outside, true))
 	block := w.alloc.take(1)
 	n.own(block)
 	n.xattrBlock = block.start
-	binary.LittleEndian.PutUint32(raw[xattrBlockCsum:], xattrChecksum(w.seed, block.start, raw))
+	le.PutUint32(raw[xattrBlockCsum:], xattrChecksum(w.seed, block.start, raw))
 	return w.out.write(block.start, raw)
 }
 
@@ -124,13 +123,13 @@ func putXattrs(b []byte, at int, list []xattr, hashed bool) (hash uint32) {
 		b[at+1] = x.index
 		if len(x.value) > 0 {
 			end -= (len(x.value) + 3) &^ 3
-			binary.LittleEndian.PutUint16(b[at+2:], uint16(end))
+			le.PutUint16(b[at+2:], uint16(end))
 			copy(b[end:], x.value)
 		}
-		binary.LittleEndian.PutUint32(b[at+8:], uint32(len(x.value)))
+		le.PutUint32(b[at+8:], uint32(len(x.value)))
 		if hashed {
 			h := xattrHash(x.name, x.value)
-			binary.LittleEndian.PutUint32(b[at+12:], h)
+			le.PutUint32(b[at+12:], h)
 			hash = bits.RotateLeft32(hash, 16) ^ h
 		}
 		copy(b[at+xattrEntryHead:], x.name)
@@ -144,10 +143,15 @@ func xattrHash(name string, value []byte) (hash uint32) {
 	for i := range len(name) {
 		hash = bits.RotateLeft32(hash, 5) ^ uint32(name[i])
 	}
+	return xattrValueHash(hash, value)
+}
+
+// xattrValueHash goes on from the name's hash.
+func xattrValueHash(hash uint32, value []byte) uint32 {
 	for len(value) > 0 {
 		var word [4]byte
 		value = value[copy(word[:], value):]
-		hash = bits.RotateLeft32(hash, 16) ^ binary.LittleEndian.Uint32(word[:])
+		hash = bits.RotateLeft32(hash, 16) ^ le.Uint32(word[:])
 	}
 	return hash
 }
