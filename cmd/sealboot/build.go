@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -44,7 +43,8 @@ var firmwarePaths = []string{
 
 // buildFlags are the flags of sealboot build.
 type buildFlags struct {
-	source, output, size     string
+	source, output           string
+	size                     byteSize
 	keyFile, firmware, agent string
 	tools                    string
 	appended, label          string
@@ -79,7 +79,7 @@ built for AMD SEV are: those under --tools, laid out as the root of a file syste
 	flags := cmd.Flags()
 	flags.StringVar(&f.source, "source", "", "root file system: a folder or a tar archive")
 	flags.StringVar(&f.output, "output", "", "folder for what is made; it is created")
-	flags.StringVar(&f.size, "size", "", "size of the disk, as 4G or 512M")
+	flags.Var(&f.size, "size", "size of the disk, as 4G or 512M")
 	flags.StringVar(&f.keyFile, "key-file", "", "use this passphrase, - for standard input (default: 256 random bits)")
 	flags.StringVar(&f.firmware, "firmware", "", "OVMF image for AMD SEV to put GRUB into (default: the distribution's)")
 	flags.StringVar(&f.agent, "agent", "", "sealboot-agent program for the guest (default: the one beside sealboot)")
@@ -137,7 +137,6 @@ func (a *app) build(ctx context.Context, f buildFlags) error {
 // buildRun is one build under way.
 type buildRun struct {
 	flags      buildFlags
-	size       int64
 	source     source.Source
 	passphrase []byte
 	tools      grub.Tools
@@ -150,17 +149,14 @@ type buildRun struct {
 
 // newBuild checks everything that can be checked before the work begins.
 func (a *app) newBuild(f buildFlags) (*buildRun, error) {
-	if f.source == "" || f.output == "" || f.size == "" {
+	if f.source == "" || f.output == "" || f.size == 0 {
 		return nil, usagef("--source, --size and --output are all needed")
-	}
-	size, err := parseSize(f.size)
-	if err != nil {
-		return nil, usagef("--size: %w", err)
 	}
 	if err := (grub.Config{Append: f.appended}).Validate(); err != nil {
 		return nil, usagef("--append: %w", err)
 	}
-	b := &buildRun{flags: f, size: size, line: progress.New(a.stderr), seconds: map[string]float64{}}
+	b := &buildRun{flags: f, line: progress.New(a.stderr), seconds: map[string]float64{}}
+	var err error
 	for _, name := range []string{diskFile, firmwareFile, recordFile, passphraseFile} {
 		path := filepath.Join(f.output, name)
 		if _, err := os.Lstat(path); err == nil {
@@ -282,7 +278,7 @@ func (b *buildRun) disk(ctx context.Context, files []image.File) (*image.Result,
 		return nil, err
 	}
 	defer out.Close()
-	spec := image.Spec{Source: b.flags.source, Size: b.size, Files: files, Label: b.flags.label, Time: time.Now()}
+	spec := image.Spec{Source: b.flags.source, Size: int64(b.flags.size), Files: files, Label: b.flags.label, Time: time.Now()}
 	result, err := image.Build(ctx, spec, b.passphrase, out.File, rand.Reader, b.line.Stage("encrypt"))
 	if err != nil {
 		return nil, err
@@ -413,19 +409,3 @@ func readAgent(path string) ([]byte, error) {
 	}
 	return content, err
 }
-
-// parseSize reads a size as people write it: bytes, or with K, M, G or T in units of 1024.
-func parseSize(s string) (int64, error) {
-	digits, shift := s, 0
-	if n := len(s); n > 0 {
-		if i := strings.IndexByte("KMGT", s[n-1]); i >= 0 {
-			digits, shift = s[:n-1], 10*(i+1)
-		}
-	}
-	n, err := strconv.ParseUint(digits, 10, 62)
-	if err != nil || n == 0 || n > 1<<62>>shift {
-		return 0, fmt.Errorf("%q is not a size such as 512M or 4G", s)
-	}
-	return int64(n << shift), nil
-}
-
