@@ -185,7 +185,7 @@ func TestLZMA(t *testing.T) {
 
 // TestLZMABounded: what comes out is bounded by the claim, and the claim by a limit.
 func TestLZMABounded(t *testing.T) {
-	bomb, err := packLZMA(make([]byte, 32<<20))
+	bomb, err := packLZMA(make([]byte, 8<<20))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func TestLZMABounded(t *testing.T) {
 	}
 	for name, bad := range map[string][]byte{
 		"claims less":       claim(1000),
-		"claims more":       claim(32<<20 + 1),
+		"claims more":       claim(8<<20 + 1),
 		"claims the limit":  claim(maxUnpacked),
 		"above the limit":   claim(maxUnpacked + 1),
 		"claims everything": claim(1<<64 - 1),
@@ -213,7 +213,7 @@ func TestLZMABounded(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
 	}
-	if got, err := unpackLZMA(bomb); err != nil || len(got) != 32<<20 {
+	if got, err := unpackLZMA(bomb); err != nil || len(got) != 8<<20 {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 	if got, err := packLZMA(nil); got != nil || err == nil {
