@@ -105,6 +105,9 @@ func makeStoreKey(name string) error {
 		return err
 	}
 	defer clear(text)
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return fmt.Errorf("make store key: %w", err)
+	}
 	if err := atomicfile.WriteFile(name, text, 0o600); err != nil {
 		return fmt.Errorf("make store key: %w", err)
 	}
