@@ -42,8 +42,7 @@ func build(t testing.TB, o Options, files []file) string {
 	}
 	defer image.Close()
 	if o.Size <= 256<<20 {
-		noise := rand.NewChaCha8([32]byte{1})
-		if _, err := io.CopyN(image, noise, o.Size); err != nil {
+		if _, err := image.Write(noise(int(o.Size), 1)); err != nil {
 			t.Fatal(err)
 		}
 	} else if err := image.Truncate(o.Size); err != nil {
@@ -177,9 +176,13 @@ func debugfs(t testing.TB, path, command string) string {
 	return testtool.Output(t, testtool.Program(t, "debugfs"), "-R", command, path)
 }
 
+// noise is a MiB of random bytes, and again.
 func noise(size int, seed byte) []byte {
 	data := make([]byte, size)
-	_, _ = rand.NewChaCha8([32]byte{seed}).Read(data) // never fails
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(data[:min(size, 1<<20)]) // never fails
+	for done := 1 << 20; done < size; {
+		done += copy(data[done:], data[:1<<20])
+	}
 	return data
 }
 
@@ -203,4 +206,11 @@ func hardLink(path, target string) file {
 
 func long(prefix string, length int) string {
 	return prefix + strings.Repeat("x", length-len(prefix))
+}
+
+// readerAt reads from memory.
+type readerAt []byte
+
+func (m readerAt) ReadAt(b []byte, at int64) (int, error) {
+	return bytes.NewReader(m).ReadAt(b, at)
 }

@@ -85,11 +85,6 @@ func (c *checker) fixed() error {
 			}
 		}
 	}
-	if f.super.FeatureIncompat&incompatMMP != 0 {
-		if err := c.claims.add(span{f.super.MMPBlock, 1}); err != nil {
-			return broken("superblock", "multiple mount protection: %v", err)
-		}
-	}
 	return nil
 }
 

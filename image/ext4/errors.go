@@ -3,6 +3,7 @@ package ext4
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // What the writer refuses.
@@ -48,3 +49,12 @@ func (e *FormatError) Error() string { return "ext4 " + e.Where + ": " + e.Probl
 func broken(where, format string, args ...any) error {
 	return &FormatError{Where: where, Problem: fmt.Sprintf(format, args...)}
 }
+
+// UnsupportedError is ErrUnsupported with the features, as tune2fs and dumpe2fs name them.
+type UnsupportedError struct{ Features []string }
+
+func (e *UnsupportedError) Error() string {
+	return ErrUnsupported.Error() + ": " + strings.Join(e.Features, ", ")
+}
+
+func (e *UnsupportedError) Unwrap() error { return ErrUnsupported }

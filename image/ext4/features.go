@@ -34,7 +34,7 @@ const (
 	knownCompat = compatDirPrealloc | compatJournal | compatExtAttr | compatResizeInode | compatDirIndex |
 		compatSparseSuper2 | compatFastCommit | compatStableInodes | compatOrphanFile
 	knownIncompat = incompatFileType | incompatRecover | incompatMetaBG | incompatExtents | incompat64Bit |
-		incompatMMP | incompatFlexBG | incompatCsumSeed | incompatLargeDir
+		incompatFlexBG | incompatCsumSeed | incompatLargeDir
 	knownRO = roSparseSuper | roLargeFile | roHugeFile | roGDTCsum | roDirNlink | roExtraIsize | roQuota |
 		roMetadataCsum | roReadonly | roProject | roOrphanPresent
 )

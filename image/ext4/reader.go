@@ -28,7 +28,7 @@ type Reader struct {
 }
 
 // Open reads superblock and group descriptors, and refuses what breaks the format's rules
-// (*FormatError) or has features that this package does not know (ErrUnsupported). size is
+// (*FormatError) or has features that this package does not know (*UnsupportedError). size is
 // the number of bytes that r has.
 func Open(r io.ReaderAt, size int64) (*Reader, error) {
 	raw := make([]byte, superSize)
@@ -46,7 +46,7 @@ func Open(r io.ReaderAt, size int64) (*Reader, error) {
 		return nil, fmt.Errorf("%w: magic number %#x", ErrNotExt4, s.Magic)
 	}
 	if unknown := s.unknown(); len(unknown) > 0 {
-		return nil, fmt.Errorf("%w: %s", ErrUnsupported, strings.Join(unknown, ", "))
+		return nil, &UnsupportedError{unknown}
 	}
 	f := &Reader{r: r, super: s, checksums: s.FeatureROCompat&roMetadataCsum != 0}
 	if f.checksums {
