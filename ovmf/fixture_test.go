@@ -16,6 +16,9 @@ var update = flag.Bool("update", false, "write testdata/small.fd anew from the d
 
 const smallFirmware = "testdata/small.fd"
 
+// smallGRUB is an application for scripts, efiApplication(1024, 'g').
+const smallGRUB = "testdata/application.efi"
+
 // small gives a real firmware image with most of its files taken out (see TestSmallFirmware):
 // all structures of the distribution's image in 72 KiB.
 func small(t testing.TB) []byte {
@@ -119,6 +122,12 @@ func TestSmallFirmware(t *testing.T) {
 		if err := os.WriteFile(smallFirmware, mustPack(t, packed), 0o644); err != nil {
 			t.Fatal(err)
 		}
+		if err := os.WriteFile(smallGRUB, efiApplication(1024, 'g'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if app, err := os.ReadFile(smallGRUB); err != nil || !bytes.Equal(app, efiApplication(1024, 'g')) {
+		t.Errorf("%s is not what this test makes: %v", smallGRUB, err)
 	}
 	img, err := Parse(small(t))
 	if err != nil {
