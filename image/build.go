@@ -47,7 +47,7 @@ func Build(ctx context.Context, spec Spec, passphrase []byte, out *os.File, rand
 		return nil, err
 	}
 	defer content.close()
-	if spec.Size, err = content.diskSize(spec); err != nil {
+	if spec.Size, err = content.diskSize(ctx, spec); err != nil {
 		return nil, err
 	}
 	b := &builder{spec: spec, content: content, report: report}
@@ -63,7 +63,7 @@ type builder struct {
 // content is what goes into the payload.
 type content interface {
 	// diskSize gives the size of the disk, or a *SizeError.
-	diskSize(Spec) (int64, error)
+	diskSize(context.Context, Spec) (int64, error)
 	// write writes the file system to out. report takes the bytes handed over.
 	write(ctx context.Context, spec Spec, diskUUID string, out io.WriterAt, size int64, report func(total int64)) error
 	close() error
@@ -172,14 +172,22 @@ func openContent(spec Spec) (content, error) {
 	return &tree{src}, nil
 }
 
+const smallestTree = 8 * mib // the smallest file system that ext4.NewWriter makes, with a journal
+
 // tree is a folder or an archive, for which a file system is made.
 type tree struct{ src source.Source }
 
 func (t *tree) close() error { return nil }
 
-func (t *tree) diskSize(spec Spec) (int64, error) {
+func (t *tree) diskSize(ctx context.Context, spec Spec) (int64, error) {
 	if spec.Size == 0 {
 		return 0, fmt.Errorf("%w: the size of the disk must be given for a folder or an archive", ErrSource)
+	}
+	if payloadSize(spec.Size, spec.LUKS.DataOffset) < smallestTree { // see how large it would have to be
+		if err := t.write(ctx, spec, "", nowhere{}, smallestTree, func(int64) {}); err != nil {
+			return 0, err
+		}
+		return 0, &SizeError{Size: spec.Size, Needed: diskSize(smallestTree, spec.LUKS.DataOffset)}
 	}
 	return spec.Size, nil
 }
@@ -199,6 +207,11 @@ func (t *tree) write(ctx context.Context, spec Spec, diskUUID string, out io.Wri
 	}
 	return sizeError(err, spec)
 }
+
+// nowhere takes writes and keeps nothing.
+type nowhere struct{}
+
+func (nowhere) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
 
 // sizeError turns the file system's needs into the disk's.
 func sizeError(err error, spec Spec) error {

@@ -77,20 +77,21 @@ func (e *SizeError) Error() string {
 	return fmt.Sprintf("a disk of %d bytes is too small: it takes %d (%d MiB)", e.Size, e.Needed, (e.Needed+mib-1)/mib)
 }
 
-// FeatureError says that GRUB cannot read a file system because of features that it has.
+// FeatureError says that an ext4 image has features that GRUB 2.12 cannot read, or that nobody
+// here can judge.
 type FeatureError struct {
 	Features []string // as tune2fs and dumpe2fs name them
 	Image    string   // path of the ext4 image
 }
 
 func (e *FeatureError) Error() string {
-	return fmt.Sprintf("GRUB 2.12 cannot read ext4 with %s; turn off what can be, with e2fsck -f before and after: %s",
-		strings.Join(e.Features, ", "), e.Command())
+	return fmt.Sprintf("%s has features that cannot be booted from: %s; turn them off with %s (and e2fsck -f), or, where tune2fs cannot, give a folder or a tar archive",
+		e.Image, strings.Join(e.Features, ", "), e.Command())
 }
 
 // Command is the call that turns the features off.
 func (e *FeatureError) Command() string {
-	return "tune2fs -O " + strings.Join(prefixed("^", e.Features), ",") + " " + e.Image
+	return "tune2fs -O ^" + strings.Join(e.Features, ",^") + " " + e.Image
 }
 
 // Validate says what is wrong with the Spec, without looking at the source.
@@ -149,12 +150,4 @@ func fileSystemID(diskUUID string) (uuid, hashSeed [16]byte) {
 	uuid, hashSeed = [16]byte(sum[:16]), [16]byte(sum[16:])
 	uuid[6], uuid[8] = uuid[6]&0x0f|0x80, uuid[8]&0x3f|0x80
 	return uuid, hashSeed
-}
-
-func prefixed(prefix string, words []string) []string {
-	var out []string
-	for _, word := range words {
-		out = append(out, prefix+word)
-	}
-	return out
 }

@@ -1,0 +1,130 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"sync"
+
+	"github.com/sealboot/sealboot/image/qcow2"
+	"github.com/sealboot/sealboot/internal/progress"
+)
+
+// blockSize is how finely a scan tells what was written: a block of a file system of ours.
+const blockSize = 4096
+
+// scan is what a payload holds: the leaves of its digest, and which blocks were written.
+type scan struct {
+	leaves  map[int64]leaf
+	blocks  []uint64 // a bit for each block
+	written int64    // bytes of written pieces
+}
+
+// scanPayload reads and decrypts all of a payload that has a place in the image.
+func scanPayload(ctx context.Context, image *qcow2.Reader, p *plain, report progress.Func) (*scan, error) {
+	chunks, err := chunksIn(image, p)
+	if err != nil {
+		return nil, err
+	}
+	s := &scan{leaves: map[int64]leaf{}, blocks: make([]uint64, (p.size/blockSize+64)/64+chunkSize/blockSize/64)}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	work := make(chan int64)
+	var wait sync.WaitGroup
+	var mu sync.Mutex
+	for range max(2, runtime.GOMAXPROCS(0)) {
+		wait.Go(func() {
+			buf := make([]byte, chunkSize)
+			for number := range work {
+				one, bits, n, err := scanChunk(p, number, buf)
+				if err != nil {
+					cancel(err)
+					continue
+				}
+				mu.Lock()
+				if one.written != 0 {
+					s.leaves[number] = one
+				}
+				copy(s.blocks[number*int64(len(bits)):], bits[:])
+				s.written += n
+				mu.Unlock()
+			}
+		})
+	}
+	for i, number := range chunks {
+		if ctx.Err() != nil {
+			break
+		}
+		work <- number
+		if report != nil {
+			report(int64(i+1)*chunkSize, int64(len(chunks))*chunkSize)
+		}
+	}
+	close(work)
+	wait.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return s, nil
+}
+
+// chunksIn lists the chunks of the payload of which something has a place in the image.
+func chunksIn(image *qcow2.Reader, p *plain) ([]int64, error) {
+	var chunks []int64
+	err := image.Allocated(func(off, n int64) error {
+		from, to := max(off-p.base, 0), min(off+n-p.base, p.size)
+		for number := from / chunkSize; number*chunkSize < to; number++ {
+			if len(chunks) == 0 || chunks[len(chunks)-1] < number {
+				chunks = append(chunks, number)
+			}
+		}
+		return nil
+	})
+	return chunks, err
+}
+
+// scanChunk reads one chunk: its leaf, the bits of its written blocks, the bytes of its written pieces.
+func scanChunk(p *plain, number int64, buf []byte) (one leaf, blocks [chunkSize / blockSize / 64]uint64, written int64, err error) {
+	buf = buf[:min(chunkSize, p.size-number*chunkSize)]
+	if n, err := p.disk.ReadAt(buf, p.base+number*chunkSize); n < len(buf) {
+		if err == nil || errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return leaf{}, blocks, 0, err
+	}
+	var mask uint16
+	for at := 0; at < len(buf); at += blockSize {
+		if !allZero(buf[at:min(at+blockSize, len(buf))]) {
+			mask |= 1 << (at / pieceSize)
+			blocks[at/blockSize/64] |= 1 << (at / blockSize % 64)
+		}
+	}
+	err = eachRun(mask, len(buf), func(from, to int) error {
+		written += int64(to - from)
+		return p.cipher.Decrypt(buf[from:to], buf[from:to], number*chunkSize+int64(from))
+	})
+	if err != nil {
+		return leaf{}, blocks, 0, err
+	}
+	return newLeaf(buf, mask), blocks, written, nil
+}
+
+func allZero(b []byte) bool {
+	for _, x := range b {
+		if x != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// missing gives the first byte in [off, off+n) whose block was not written, or -1.
+func (s *scan) missing(off, n int64) int64 {
+	for block := off / blockSize; block*blockSize < off+n; block++ {
+		if s.blocks[block/64]&(1<<(block%64)) == 0 {
+			return max(off, block*blockSize)
+		}
+	}
+	return -1
+}

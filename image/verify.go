@@ -1,0 +1,108 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/sealboot/sealboot/image/ext4"
+	"github.com/sealboot/sealboot/internal/progress"
+	"github.com/sealboot/sealboot/luks"
+)
+
+// Expected is what a disk is compared with; nil and "" are not compared.
+type Expected struct {
+	DiskUUID      string
+	HeaderPin     *luks.Pin
+	ContentDigest *Digest
+}
+
+// Verified is what Verify found in a disk that is in order.
+type Verified struct {
+	DiskUUID      string
+	HeaderPin     luks.Pin
+	ContentDigest Digest // of the payload as it is now: the first boot changes it
+	KeySlot       int    // which the passphrase opens
+	DiskSize      int64
+	PayloadSize   int64
+	Written       int64
+	FileSystem    *ext4.Summary
+}
+
+// Verify decrypts a disk and checks all of it: the image's structure and reference counts, both
+// partition tables, the LUKS header, the file system's metadata with their checksums, that every block in use was really
+// written, and what is expected. It reads every byte once and holds some MiB. What it finds wrong
+// it reports together, as far as it could go on.
+//
+// A wrong passphrase is luks.ErrNoKey; what differs from the expected is ErrContent.
+func Verify(ctx context.Context, file io.ReaderAt, size int64, passphrase []byte, want Expected, report progress.Func) (*Verified, error) {
+	d, err := Open(ctx, file, size)
+	if err != nil {
+		return nil, err
+	}
+	var problems []error
+	if err := want.compareHeader(d.Header); err != nil {
+		problems = append(problems, err)
+	}
+	slot, cipher, err := d.unlock(passphrase)
+	if err != nil {
+		return nil, errors.Join(append(problems, err)...)
+	}
+	base, payloadSize := d.payload()
+	p := &plain{disk: d.image, base: base, size: payloadSize, cipher: cipher}
+	found, err := scanPayload(ctx, d.image, p, report)
+	if err != nil {
+		return nil, fmt.Errorf("read payload: %w", err)
+	}
+	digest := digestOf(payloadSize, found.leaves)
+	if want.ContentDigest != nil && !want.ContentDigest.Equal(digest) {
+		problems = append(problems, fmt.Errorf("%w: the content digest is %s, not %s (the first boot changes it)", ErrContent, digest, *want.ContentDigest))
+	}
+	summary, err := checkFileSystem(ctx, p, found)
+	if err != nil {
+		problems = append(problems, err)
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	return &Verified{
+		DiskUUID: d.Header.UUID(), HeaderPin: d.Header.Pin(), ContentDigest: digest, KeySlot: slot,
+		DiskSize: d.Container.DiskSize, PayloadSize: payloadSize, Written: found.written, FileSystem: summary,
+	}, nil
+}
+
+func (want Expected) compareHeader(header *luks.Header) error {
+	if want.DiskUUID != "" && want.DiskUUID != header.UUID() {
+		return fmt.Errorf("%w: the disk's UUID is %s, not %s: it is another disk", ErrContent, header.UUID(), want.DiskUUID)
+	}
+	if pin := header.Pin(); want.HeaderPin != nil && !want.HeaderPin.Equal(pin) {
+		return fmt.Errorf("%w: the LUKS header's pin is %s, not %s: somebody changed how the disk is decrypted", ErrContent, pin, *want.HeaderPin)
+	}
+	return nil
+}
+
+// checkFileSystem looks first whether the blocks in use are there at all, then at what they say.
+func checkFileSystem(ctx context.Context, p *plain, found *scan) (*ext4.Summary, error) {
+	if at := found.missing(0, blockSize); at >= 0 { // the superblock
+		return nil, fmt.Errorf("%w: at %d of the payload", ErrMissing, at)
+	}
+	fs, err := ext4.Open(p, p.size)
+	if err != nil {
+		return nil, err
+	}
+	err = fs.Allocated(func(off, n int64) error {
+		if at := found.missing(off, n); at >= 0 {
+			return fmt.Errorf("%w: at %d of the payload", ErrMissing, at)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	summary, err := fs.Check(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	return summary, nil
+}
