@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -165,10 +166,16 @@ func TestKilled(t *testing.T) {
 		}
 		got := make([]error, clients)
 		var all sync.WaitGroup
+		var answered atomic.Int64
 		for i, h := range launches {
-			all.Go(func() { _, got[i] = h.finish(t.Context(), c.client) })
+			all.Go(func() {
+				_, got[i] = h.finish(t.Context(), c.client)
+				answered.Add(1)
+			})
 		}
-		time.Sleep(time.Duration(rand.IntN(6000)) * time.Microsecond)
+		for enough := rand.Int64N(clients); answered.Load() < enough; { // the kill falls between the answers
+			time.Sleep(20 * time.Microsecond)
+		}
 		c.kill(t)
 		all.Wait()
 		c = startChild(t, dir, text)

@@ -51,6 +51,7 @@ type lab struct {
 	url    string
 	log    *syncBuffer
 	config Config
+	limits limits
 	stop   func()
 
 	mu  sync.Mutex
@@ -81,7 +82,8 @@ func newLab(t testing.TB, change ...func(*Config)) *lab {
 	must(t, err)
 	key, err := ParseKey(text)
 	must(t, err)
-	l := &lab{t: t, dir: t.TempDir() + "/store", key: key, log: new(syncBuffer), now: time.Now().Truncate(time.Second)}
+	l := &lab{t: t, dir: t.TempDir() + "/store", key: key, log: new(syncBuffer), now: time.Now().Truncate(time.Second), limits: defaultLimits}
+	l.limits.stop = 500 * time.Millisecond // a client's spare connections are not waited for
 	must(t, CreateStore(t.Context(), l.dir, key, l.clock()))
 	l.config = Config{Roots: sev.AMDRoots(), Random: rand.Reader, Now: l.clock, Log: slog.New(slog.NewJSONHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	for _, p := range platforms()[:2] {
@@ -106,6 +108,7 @@ func (l *lab) start() {
 	l.config.Store = l.store
 	l.server, err = NewServer(l.config)
 	must(l.t, err)
+	l.server.limits = l.limits
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(l.t, err)
 	l.url = "http://" + listener.Addr().String()

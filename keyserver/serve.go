@@ -11,16 +11,24 @@ import (
 	"time"
 )
 
-// Limits of the listening side.
-const (
-	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 10 * time.Second
-	writeTimeout      = 20 * time.Second
-	idleTimeout       = 60 * time.Second
-	maxHeader         = 16 << 10 // bytes
-	maxConnections    = 1024     // more wait to be accepted
-	stopTimeout       = 10 * time.Second
-)
+// limits are those of the listening side.
+type limits struct {
+	header, read, write, idle time.Duration // of one request, and between two
+	stop                      time.Duration // for the requests under way
+	headerBytes               int
+	connections               int // more wait to be accepted
+}
+
+// defaultLimits are what a server has outside tests.
+var defaultLimits = limits{
+	header:      5 * time.Second,
+	read:        10 * time.Second,
+	write:       20 * time.Second,
+	idle:        60 * time.Second,
+	stop:        10 * time.Second,
+	headerBytes: 16 << 10,
+	connections: 1024,
+}
 
 // Serve answers on l until ctx ends, then lets the requests under way finish, and closes l. It also ends the sessions
 // whose time is over.
@@ -29,11 +37,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	protocols.SetHTTP1(true) // no streams to multiplex, so none to abuse
 	h := &http.Server{
 		Handler:           s.Handler(),
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
+		ReadHeaderTimeout: s.limits.header,
+		ReadTimeout:       s.limits.read,
+		WriteTimeout:      s.limits.write,
+		IdleTimeout:       s.limits.idle,
+		MaxHeaderBytes:    s.limits.headerBytes,
 		Protocols:         protocols,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
@@ -44,13 +52,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer stopSweep()
 
 	failed := make(chan error, 1)
-	go func() { failed <- h.Serve(limit(l, maxConnections)) }()
+	go func() { failed <- h.Serve(limit(l, s.limits.connections)) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.stop)
 	defer cancel()
 	err := h.Shutdown(stop)
 	if errors.Is(err, context.DeadlineExceeded) {

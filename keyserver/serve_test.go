@@ -20,6 +20,9 @@ import (
 // finds nobody.
 func TestGracefulStop(t *testing.T) {
 	l := newLab(t)
+	l.stop()
+	l.limits.stop = 10 * time.Second
+	l.start()
 	l.register("web")
 	h := newLaunch(platforms()[0], "web")
 	must(t, h.begin(t.Context(), l.client))
@@ -54,7 +57,7 @@ func TestGracefulStop(t *testing.T) {
 	h.unlocked(t, r.packet)
 	select {
 	case <-stopped:
-	case <-time.After(stopTimeout + 5*time.Second):
+	case <-time.After(15 * time.Second):
 		t.Fatal("the server does not stop")
 	}
 	if err := newLaunch(platforms()[0], "web").begin(t.Context(), l.client); err == nil {
@@ -67,9 +70,11 @@ func TestGracefulStop(t *testing.T) {
 
 // TestSlowClients are those who say half a request and no more: they lose their connection, the others are served.
 func TestSlowClients(t *testing.T) {
-	t.Parallel()
 	l := newLab(t)
 	l.register("web")
+	l.stop()
+	l.limits.header, l.limits.read = 200*time.Millisecond, 400*time.Millisecond
+	l.start()
 	for name, words := range map[string]string{
 		"nothing":       "",
 		"half a line":   "POST /v1/sess",
@@ -84,7 +89,7 @@ func TestSlowClients(t *testing.T) {
 			_, err = io.WriteString(c, words)
 			must(t, err)
 			l.good("web")
-			must(t, c.SetReadDeadline(time.Now().Add(readTimeout+10*time.Second)))
+			must(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
 			if _, err := io.Copy(io.Discard, c); err != nil {
 				t.Errorf("the connection stays open: %v", err)
 			}
@@ -141,7 +146,7 @@ func TestLargeHeader(t *testing.T) {
 	c, err := net.Dial("tcp", strings.TrimPrefix(l.url, "http://"))
 	must(t, err)
 	defer c.Close()
-	go io.WriteString(c, "GET /v1/health HTTP/1.1\r\nHost: a\r\nX: "+strings.Repeat("x", 8*maxHeader)+"\r\n\r\n")
+	go io.WriteString(c, "GET /v1/health HTTP/1.1\r\nHost: a\r\nX: "+strings.Repeat("x", 8*defaultLimits.headerBytes)+"\r\n\r\n")
 	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
 	must(t, err)
 	answer.Body.Close()

@@ -45,6 +45,7 @@ type Server struct {
 	ttl         time.Duration
 	maxSessions int
 	working     chan struct{}
+	limits      limits
 }
 
 // NewServer makes a server. Without a root to trust it would refuse everybody, which is an error here.
@@ -66,7 +67,7 @@ func NewServer(c Config) (*Server, error) {
 		return nil, fmt.Errorf("%d open sessions: not between 1 and %d", c.MaxSessions, maxMaxSessions)
 	}
 	return &Server{store: c.Store, chains: newChains(c.Roots), random: c.Random, now: c.Now, log: c.Log,
-		ttl: c.SessionTTL, maxSessions: c.MaxSessions, working: make(chan struct{}, maxWorking)}, nil
+		ttl: c.SessionTTL, maxSessions: c.MaxSessions, working: make(chan struct{}, maxWorking), limits: defaultLimits}, nil
 }
 
 // Source says who asks, for log and audit.

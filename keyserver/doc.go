@@ -1,0 +1,24 @@
+// Package keyserver keeps the secrets of images and releases them to machines whose launch
+// measurement fits the image's boot record. PROTOCOL.md is its outside: messages, classes
+// of failure, what a host can learn and what it cannot.
+//
+// What goes in: a boot record, a Policy and a passphrase (Store.Register); a platform's certificates
+// (Server.OpenSession); a session's measurement (Server.Release). What comes out: a launch session
+// whose keys only the platform's secure processor and the store know, and a packet that only the
+// measured machine opens.
+//
+// It promises:
+//
+//   - The session is the server's own: policy, TIK and TEK are chosen here, for a platform whose certificates lead to
+//     a trusted root. What a host says about policy is never asked.
+//   - One session, one measurement, at most one release: the state that ends a session, and the audit entry, are on the
+//     disk before the packet leaves. A crash in between loses the packet and nothing else.
+//   - No policy, no digest, no secret, no root to trust: each of these refuses. Policy names what is asked for at the least.
+//   - In the store, passphrases and sessions' keys are sealed under a Key from outside. A passphrase is bound to the
+//     image's name, version, record and policy: who can write the database but has no key, cannot bring the server to release
+//     it for another digest or under another policy.
+//   - A host is told a class (wire.Class); the cause goes to the audit, whose rows are chained, and to the log. No secret
+//     goes to either.
+//
+// Clock and randomness come in; nothing here reads flags or the environment.
+package keyserver
