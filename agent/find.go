@@ -91,7 +91,10 @@ func look(disks Disks, name, uuid string) (_ *Found, err error) {
 		return nil, nil
 	}
 	copied := newSnapshot(disk, disk.Size())
-	claimed := claimedUUID(copied)
+	claimed, err := claimedUUID(copied)
+	if err != nil {
+		return nil, err
+	}
 	header, err := luks.Read(copied, disk.Size())
 	switch {
 	case err != nil && claimed == uuid:
@@ -109,11 +112,14 @@ func look(disks Disks, name, uuid string) (_ *Found, err error) {
 
 // claimedUUID reads the UUID where LUKS1 and LUKS2 headers have it (40 bytes at 168, LUKS2 On-Disk
 // Format Specification, 2.1), only to tell "refused" from "another disk".
-func claimedUUID(r io.ReaderAt) string {
+func claimedUUID(r io.ReaderAt) (string, error) {
 	var b [208]byte
-	if _, err := r.ReadAt(b[:], 0); err != nil || string(b[:6]) != "LUKS\xba\xbe" {
-		return ""
+	if _, err := r.ReadAt(b[:], 0); err != nil {
+		return "", err
+	}
+	if string(b[:6]) != "LUKS\xba\xbe" {
+		return "", nil
 	}
 	uuid, _, _ := bytes.Cut(b[168:], []byte{0})
-	return strings.ToLower(string(uuid))
+	return strings.ToLower(string(uuid)), nil
 }

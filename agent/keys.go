@@ -51,16 +51,29 @@ func take(name string, limit int) ([]byte, error) {
 		return nil, err
 	}
 	size := info.Size()
-	if size > int64(limit) {
-		return nil, fmt.Errorf("%s has %d bytes, more than %d", name, size, limit)
+	content := make([]byte, min(size, int64(limit)))
+	_, errRead := io.ReadFull(f, content)
+	// Overwritten whatever it is: what is too long may be a key with something behind it.
+	_, errWrite := io.CopyN(io.NewOffsetWriter(f, 0), zeros{}, size)
+	switch {
+	case errRead != nil:
+		err = fmt.Errorf("read %s: %w", name, errRead)
+	case errWrite != nil:
+		err = fmt.Errorf("overwrite %s: %w", name, errWrite)
+	case size > int64(limit):
+		err = fmt.Errorf("%s has %d bytes, more than %d", name, size, limit)
 	}
-	content := make([]byte, size)
-	if _, err := io.ReadFull(f, content); err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	if _, err := f.WriteAt(make([]byte, size), 0); err != nil {
+	if err != nil {
 		clear(content)
-		return nil, fmt.Errorf("overwrite %s: %w", name, err)
+		return nil, err
 	}
 	return content, nil
+}
+
+// zeros reads as zeros without an end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
