@@ -8,12 +8,12 @@ import (
 	"io"
 )
 
-// stripes is how many pieces a key is split into (LUKS1 specification, LUKS_STRIPES; LUKS2
-// specification, section 3.2.1: fixed at 4000).
+// stripes is how many pieces a key is split into (LUKS1 specification, LUKS_STRIPES;
+// in LUKS2 too, no other number is in use).
 const stripes = 4000
 
 // split makes 4000 pieces of a key of which every one is needed to get it back
-// (LUKS1 specification, section 2.4, AFsplit), so that erasing any part of them erases the key.
+// (LUKS1 specification, AFsplit), so that erasing any part of them erases the key.
 func split(key []byte, newHash func() hash.Hash, random io.Reader) ([]byte, error) {
 	size := len(key)
 	pieces := make([]byte, size*stripes)
@@ -45,7 +45,8 @@ func gather(pieces []byte, size int, newHash func() hash.Hash) []byte {
 	return sum
 }
 
-// diffuse replaces each block of data by the hash of its number and itself (LUKS1 specification, section 2.4, H1).
+// diffuse replaces each block of data by the hash of its number and itself (LUKS1
+// specification, H1 of AFsplit).
 func diffuse(data []byte, h hash.Hash) {
 	var number [4]byte
 	var sum [64]byte

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// The binary header (LUKS2 specification, section 2.1): 4096 bytes, big-endian.
+// The binary header (LUKS2 specification, "Binary Header"): 4096 bytes, big-endian.
 const (
 	binarySize    = 4096
 	offsetVersion = 6
@@ -32,7 +32,7 @@ const (
 var (
 	magicPrimary   = []byte("LUKS\xba\xbe")
 	magicSecondary = []byte("SKUL\xba\xbe")
-	// headerSizes are the sizes of one copy that exist (LUKS2 specification, section 2.2),
+	// headerSizes are the sizes of one copy that exist (LUKS2 specification, "JSON Area"),
 	// and so the offsets at which a second copy can lie.
 	headerSizes = []int64{16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20}
 )
@@ -52,7 +52,8 @@ type binaryHeader struct {
 	offset    int64 // where this copy lies
 }
 
-// measureCopy reads what is needed to take the checksum of a copy: its size and the checksum's algorithm.
+// measureCopy reads what is needed to take the checksum of a copy: its size and the checksum's
+// algorithm.
 func measureCopy(b, magic []byte) (size int64, sumAlg string, err error) {
 	if len(b) < binarySize || !bytes.Equal(b[:len(magic)], magic) {
 		return 0, "", ErrNotLUKS

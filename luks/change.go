@@ -9,23 +9,25 @@ import (
 	"strconv"
 )
 
-// Disk is where a header is changed: an *os.File. Sync must make durable all that was written before.
-type Disk interface {
-	io.WriterAt
-	Sync() error
-}
-
-// Changes are crash-safe. A new key slot's area, which nothing refers to yet, is written and synced
-// first; then one copy of the header with the next sequence number, JSON before binary header; then the
-// other copy in the same way; last, areas given up are overwritten. A sync stands between the steps.
-// So at any moment one copy is whole and refers to whole key slots: the one that stood before, or the new one. The
-// copy that is rewritten first is the one not in use, or the secondary: GRUB 2.12 believes sequence numbers
-// without checking checksums, and meets no half-written header in this order either.
+// Disk is where a header is changed: an *os.File. Sync must make durable all that was written
+// before.
+//
+// Changes are crash-safe. A new key slot's area, which nothing refers to yet, is written and
+// synced first; then one copy of the header with the next sequence number, JSON before binary
+// header; then the other copy in the same way; last, areas given up are overwritten. A sync
+// stands between the steps. So at any moment one copy is whole and refers to whole key slots:
+// the one that stood before, or the new one. The copy that is rewritten first is the one not in
+// use, or the secondary: GRUB 2.12 believes sequence numbers without checking checksums, and
+// meets no half-written header in this order either.
 //
 // Overwriting does not reach what flash translation, snapshots or backups keep.
 //
 // After an error from a write the header in memory is as before the change, but the disk
 // may hold either: Read it again.
+type Disk interface {
+	io.WriterAt
+	Sync() error
+}
 
 // AddKey puts the volume key that a passphrase opens under another passphrase too, in a
 // free slot.
@@ -43,7 +45,8 @@ func (h *Header) AddKey(d Disk, passphrase, added []byte, kdf KDF, random io.Rea
 	return slot, h.replace(d, slot, key, added, kdf, random)
 }
 
-// ChangeKey replaces the slot that a passphrase opens by one for another passphrase. The slot keeps its number.
+// ChangeKey replaces the slot that a passphrase opens by one for another passphrase. The slot
+// keeps its number.
 func (h *Header) ChangeKey(d Disk, passphrase, changed []byte, kdf KDF, random io.Reader) (slot int, err error) {
 	slot, key, err := h.forChange(passphrase, kdf)
 	if err != nil {
@@ -153,7 +156,8 @@ func (h *Header) areas() []span {
 	return areas
 }
 
-// forgetTokens takes a slot out of the tokens that name it: cryptsetup refuses tokens that name slots which do not exist.
+// forgetTokens takes a slot out of the tokens that name it: cryptsetup refuses tokens that name
+// slots which do not exist.
 func (h *Header) forgetTokens(slot int) {
 	tokens := maps.Clone(h.meta.tokens)
 	for id, token := range tokens {
@@ -210,7 +214,8 @@ func (h *Header) write(d Disk, next *Header, added *keyslot, random io.Reader) e
 	return nil
 }
 
-// wipe overwrites an area that nothing refers to any more: with random bytes, which no layer below can leave out as zeros.
+// wipe overwrites an area that nothing refers to any more: with random bytes, which no layer
+// below can leave out as zeros.
 func wipe(d Disk, area span, random io.Reader) error {
 	noise := make([]byte, min(area.size, 1<<20))
 	for at := area.offset; at < area.end(); at += int64(len(noise)) {
@@ -232,8 +237,9 @@ func writeSynced(d Disk, data []byte, at int64) error {
 	return d.Sync()
 }
 
-// Install writes a header that Format made to a device: first zeros over all that is there
-// up to the data, so that nothing of an older header survives, then the key slots, and the copies last.
+// Install writes a header that Format made to a device: first zeros over all that is there up
+// to the data, so that nothing of an older header survives, then the key slots, and the copies
+// last.
 func (h *Header) Install(d Disk) error {
 	image, err := h.Encode()
 	if err != nil {

@@ -164,9 +164,9 @@ func mustRead(t testing.TB, b []byte) *Header {
 	return h
 }
 
-// TestCrash cuts the power at every write of every change, at its borders and inside, and
-// looks that the header opens with the old or with the new passphrases, to us and to GRUB; and that the same
-// change, or what is left of it, can then be made.
+// TestCrash cuts the power at every write of every change, at its borders and inside, and looks
+// that the header opens with the old or with the new passphrases, to us and to GRUB; and that
+// the same change, or what is left of it, can then be made.
 func TestCrash(t *testing.T) {
 	cut := 0
 	for name, change := range changes {
@@ -334,7 +334,8 @@ func TestChangeRefuses(t *testing.T) {
 	}
 }
 
-// TestChangesForeign changes a header that cryptsetup made, with a token in it, which cryptsetup then reads.
+// TestChangesForeign changes a header that cryptsetup made, with a token in it, which
+// cryptsetup then reads.
 func TestChangesForeign(t *testing.T) {
 	cryptsetup := testtool.Program(t, "cryptsetup")
 	disk, keyA, keyB := writeFile(t, "disk", nil), writeFile(t, "a", passA), writeFile(t, "b", passB)

@@ -39,8 +39,8 @@ func FuzzMetadata(f *testing.F) {
 	})
 }
 
-// FuzzRead reads whole headers; with right checksums, since chance does not find those. What is taken
-// must encode, and read again as the same.
+// FuzzRead reads whole headers; with right checksums, since chance does not find those. What is
+// taken must encode, and read again as the same.
 func FuzzRead(f *testing.F) {
 	luks2, luks1 := unpack(f, "luks2-argon2id.gz"), unpack(f, "luks1.gz")
 	text := jsonOf(luks2)

@@ -65,7 +65,8 @@ func TestGRUBOpensOurs(t *testing.T) {
 	}
 }
 
-// TestGRUBAfterCrash is the premise of grubOpens: GRUB itself opens a disk that lost power between any two writes.
+// TestGRUBAfterCrash is the premise of grubOpens: GRUB itself opens a disk that lost power
+// between any two writes.
 func TestGRUBAfterCrash(t *testing.T) {
 	whole := newCrashable(t)
 	start := bytes.Clone(whole.bytes)

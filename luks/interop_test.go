@@ -79,7 +79,8 @@ func readFile(t testing.TB, path string) *Header {
 	return h
 }
 
-// sameKey has anatol/luks.go open the slot and compares volume keys, by a MAC under them, and what it says of the data.
+// sameKey has anatol/luks.go open the slot and compares volume keys, by a MAC under them, and
+// what it says of the data.
 func sameKey(t *testing.T, disk string, slot int, passphrase []byte, key *VolumeKey) {
 	t.Helper()
 	device, err := anatol.Open(disk)
@@ -188,7 +189,8 @@ func luks1Disk(t *testing.T, key string, size int) string {
 	return disk
 }
 
-// TestQEMUReadsOurs is the reverse for data: qemu-img decrypts what our cipher wrote behind its own header.
+// TestQEMUReadsOurs is the reverse for data: qemu-img decrypts what our cipher wrote behind its
+// own header.
 func TestQEMUReadsOurs(t *testing.T) {
 	qemuImg := testtool.Program(t, "qemu-img")
 	key, out := writeFile(t, "key", testPassphrase), filepath.Join(t.TempDir(), "plain")

@@ -83,7 +83,8 @@ func closing(d *json.Decoder, path string) error {
 	return nil
 }
 
-// object takes the members of a JSON object one by one; end refuses what nobody took. The first error stays.
+// object takes the members of a JSON object one by one; end refuses what nobody took. The first
+// error stays.
 type object struct {
 	path string
 	left map[string]any
@@ -133,7 +134,8 @@ func (o *object) number(name string) int {
 	return int(value)
 }
 
-// decimal takes a 64-bit number, which LUKS2 writes as a string; below 2^62, so that two can be added.
+// decimal takes a 64-bit number, which LUKS2 writes as a string; below 2^62, so that two can be
+// added.
 func (o *object) decimal(name string) int64 {
 	s := o.text(name)
 	value, err := strconv.ParseUint(s, 10, 62)

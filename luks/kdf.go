@@ -31,13 +31,15 @@ type KDF struct {
 
 var (
 	// MinimalPBKDF2 does not stretch: it is for passphrases of 256 random bits, and opens at
-	// once in GRUB 2.12, which knows no Argon2. 1000 iterations are the least that cryptsetup accepts.
+	// once in GRUB 2.12, which knows no Argon2. 1000 iterations are the least that cryptsetup
+	// accepts.
 	MinimalPBKDF2 = KDF{Type: PBKDF2, Hash: "sha256", Iterations: minIterations}
 	// DefaultArgon2id is for passphrases that people choose. GRUB 2.12 cannot open such a slot.
 	DefaultArgon2id = KDF{Type: Argon2id, Time: 4, MemoryKiB: 256 << 10, Parallel: 4}
 )
 
-// Limits bounds the work that a header can ask for. The bounds are checked by [Read], before any key slot is tried.
+// Limits bounds the work that a header can ask for. The bounds are checked by [Read], before
+// any key slot is tried.
 type Limits struct {
 	Iterations int   // PBKDF2 iterations of one slot, and of the volume key digest
 	MemoryKiB  int   // Argon2 memory of one slot
@@ -45,7 +47,8 @@ type Limits struct {
 	Work       int64 // Argon2 passes × MemoryKiB
 }
 
-// DefaultLimits lets in all that cryptsetup chooses by itself: at most 1 GiB of memory, and about a minute a slot.
+// DefaultLimits lets in all that cryptsetup chooses by itself: at most 1 GiB of memory, and
+// a minute or two for a slot.
 var DefaultLimits = Limits{
 	Iterations: 100_000_000,
 	MemoryKiB:  1 << 20,

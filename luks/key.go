@@ -30,8 +30,8 @@ func newVolumeKey(size int, random io.Reader) (*VolumeKey, error) {
 	return key, nil
 }
 
-// digest tells the right volume key from others (LUKS2 specification, section 3.4:
-// digest object of type pbkdf2; LUKS1: mk-digest).
+// digest tells the right volume key from others (LUKS2: a digest object of type pbkdf2;
+// LUKS1: mk-digest).
 type digest struct {
 	hash       string
 	iterations int

@@ -6,7 +6,8 @@ import (
 	"io"
 )
 
-// The LUKS1 header (LUKS1 specification, section 2.3): 592 bytes, big-endian, then 8 key slots' areas.
+// The LUKS1 header (LUKS1 specification, "PHDR layout"): 592 bytes, big-endian, then 8 key
+// slots' areas.
 const (
 	luks1Cipher     = 8
 	luks1Mode       = 40

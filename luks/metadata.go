@@ -42,7 +42,7 @@ type keyslot struct {
 	material []byte // the area's first keyBytes*stripes bytes, encrypted
 }
 
-// metadata is what the JSON area says (LUKS2 specification, section 3).
+// metadata is what the JSON area says (LUKS2 specification, "JSON Metadata Format").
 type metadata struct {
 	slots        map[int]*keyslot
 	tokens       map[string]map[string]any // kept as they are: other programs' business
@@ -55,7 +55,7 @@ type metadata struct {
 
 const (
 	cipherXTS    = "aes-xts-plain64"
-	alignment    = 4096 // of areas (LUKS2 specification, section 2)
+	alignment    = 4096 // of areas (LUKS2 specification, "Keyslots Area")
 	maxSlotsSize = 128 << 20
 )
 
@@ -209,7 +209,8 @@ func parseToken(tokens *object, name string) map[string]any {
 func decimal(n int64) string     { return strconv.FormatInt(n, 10) }
 func encoded(data []byte) string { return base64.StdEncoding.EncodeToString(data) }
 
-// text writes the JSON. Maps are written in the order of their keys, so equal metadata gives equal bytes.
+// text writes the JSON. Maps are written in the order of their keys, so equal metadata gives
+// equal bytes.
 func (m *metadata) text() ([]byte, error) {
 	type members = map[string]any
 	slots, names := members{}, []string{}

@@ -11,17 +11,18 @@ import (
 
 // Pin identifies what a header decides: how the data is decrypted, and which volume key is right.
 //
-// It is the SHA-256 of the text "sealboot LUKS pin 1\n" followed by these fields in order, each preceded
-// by its length as a 64-bit number, numbers being 64 bits wide, all big-endian: the version (1 or 2), the UUID in lower
-// case, the data segment's offset, size (0: to the end), IV tweak, sector size, key bytes, cipher; the volume key digest's
-// hash, iterations, salt and value.
+// It is the SHA-256 of the text "sealboot LUKS pin 1\n" followed by these fields in order, each
+// preceded by its length as a 64-bit number, numbers being 64 bits wide, all big-endian: the
+// version (1 or 2), the UUID in lower case, the data segment's offset, size (0: to the end), IV
+// tweak, sector size, key bytes, cipher; the volume key digest's hash, iterations, salt and
+// value.
 //
-// Key slots are not in it, so that passphrases can be changed. This suffices: a key slot
-// only proposes a volume key, which counts only if it meets the digest (PBKDF2 of the volume key, at least
-// 160 bits), and the digest is in the pin. A host that swaps the slots can at most offer the same
-// volume key, or none. It cannot offer a key of its own, a null cipher, another sector size, or data from
-// another place. Left out too are labels, tokens, flags and sizes of the header itself: nothing of
-// them reaches the decryption of data.
+// Key slots are not in it, so that passphrases can be changed. This suffices: a key slot only
+// proposes a volume key, which counts only if it meets the digest (PBKDF2 of the volume key, at
+// least 160 bits), and the digest is in the pin. A host that swaps the slots can at most offer
+// the same volume key, or none. It cannot offer a key of its own, a null cipher, another sector
+// size, or data from another place. Left out too are labels, tokens, flags and sizes of the
+// header itself: nothing of them reaches the decryption of data.
 //
 // The pin does not authenticate the data: XTS has no integrity.
 type Pin [32]byte

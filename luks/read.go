@@ -27,7 +27,8 @@ type Status struct {
 	Sequence uint64 // grows with each change; 0 for LUKS1
 }
 
-// Header is a whole header, key slots included. Its methods may not run at the same time as one that changes it.
+// Header is a whole header, key slots included. Its methods may not run at the same time as one
+// that changes it.
 type Header struct {
 	version int
 	copies  [2]*binaryHeader // nil for LUKS1
@@ -98,7 +99,8 @@ func readCopy(r io.ReaderAt, size, at int64, magic []byte) (*copyImage, error) {
 	return &copyImage{at, image}, nil
 }
 
-// readSecondary finds the second copy behind the first one or, if that is damaged, at one of the places where it can be.
+// readSecondary finds the second copy behind the first one or, if that is damaged, at one of
+// the places where it can be.
 func readSecondary(r io.ReaderAt, size int64, primary *copyImage) (*copyImage, error) {
 	if primary != nil {
 		return readCopyOf(r, size, int64(len(primary.bytes)))

@@ -20,8 +20,8 @@ type Stream struct {
 }
 
 // Encrypt copies src to dst until src ends, encrypting in parallel; dst is written in order. It
-// gives the bytes written. A source that ends inside a sector is refused with ErrPartialSector, after
-// what came before. Memory in use: two chunks of 1 MiB for each worker.
+// gives the bytes written. A source that ends inside a sector is refused with ErrPartialSector,
+// after what came before. Memory in use: two chunks of 1 MiB for each worker.
 func (s Stream) Encrypt(ctx context.Context, dst io.Writer, src io.Reader) (int64, error) {
 	return s.run(ctx, dst, src, s.Cipher.Encrypt)
 }

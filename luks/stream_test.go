@@ -23,7 +23,8 @@ func testCipher(t testing.TB, sectorSize int) *Cipher {
 	return c
 }
 
-// TestStream compares with one call of the cipher, for lengths around chunks and any number of workers.
+// TestStream compares with one call of the cipher, for lengths around chunks and any number of
+// workers.
 func TestStream(t *testing.T) {
 	compared := 0
 	for _, sectorSize := range []int{512, 4096} {

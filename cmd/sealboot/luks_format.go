@@ -13,7 +13,8 @@ import (
 	"github.com/sealboot/sealboot/luks"
 )
 
-// minimalPassphrase is the least length of a passphrase that is not stretched: 256 bits, if they are random.
+// minimalPassphrase is the least length of a passphrase that is not stretched: 256 bits, if
+// they are random.
 const minimalPassphrase = 32
 
 // kdfFlags choose how a passphrase is stretched.
