@@ -42,7 +42,10 @@ func (h *Header) AddKey(d Disk, passphrase, added []byte, kdf KDF, random io.Rea
 			return 0, ErrNoSpace
 		}
 	}
-	return slot, h.replace(d, slot, key, added, kdf, random)
+	if err := h.replace(d, slot, key, added, kdf, random); err != nil {
+		return 0, err
+	}
+	return slot, nil
 }
 
 // ChangeKey replaces the slot that a passphrase opens by one for another passphrase. The slot
@@ -53,7 +56,10 @@ func (h *Header) ChangeKey(d Disk, passphrase, changed []byte, kdf KDF, random i
 		return 0, err
 	}
 	defer key.Wipe()
-	return slot, h.replace(d, slot, key, changed, kdf, random)
+	if err := h.replace(d, slot, key, changed, kdf, random); err != nil {
+		return 0, err
+	}
+	return slot, nil
 }
 
 func (h *Header) forChange(passphrase []byte, kdf KDF) (int, *VolumeKey, error) {
@@ -76,7 +82,10 @@ func (h *Header) RemoveKey(d Disk, passphrase []byte, random io.Reader) (slot in
 		return 0, err
 	}
 	key.Wipe()
-	return slot, h.RemoveSlot(d, slot, random)
+	if err := h.RemoveSlot(d, slot, random); err != nil {
+		return 0, err
+	}
+	return slot, nil
 }
 
 // RemoveSlot removes a slot by its number. The last slot is refused with ErrLastKey.

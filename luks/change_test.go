@@ -262,7 +262,7 @@ func TestLastKey(t *testing.T) {
 		t.Fatalf("slot %d, %v", slot, err)
 	}
 	before := bytes.Clone(d.bytes)
-	if _, err := h.RemoveKey(d, passA, rand.Reader); !errors.Is(err, ErrLastKey) {
+	if slot, err := h.RemoveKey(d, passA, rand.Reader); !errors.Is(err, ErrLastKey) || slot != 0 {
 		t.Errorf("RemoveKey: %v", err)
 	}
 	if err := h.RemoveSlot(d, 0, rand.Reader); !errors.Is(err, ErrLastKey) {
@@ -296,8 +296,8 @@ func TestNoSpace(t *testing.T) {
 	if got := opensWith(t, d.read(t)); got != "ABC" {
 		t.Errorf("opens with %s", got)
 	}
-	if _, err := h.ChangeKey(d, passA, passC, MinimalPBKDF2, rand.Reader); !errors.Is(err, ErrNoSpace) {
-		t.Errorf("ChangeKey without room: %v", err)
+	if slot, err := h.ChangeKey(d, passB, passC, MinimalPBKDF2, rand.Reader); !errors.Is(err, ErrNoSpace) || slot != 0 {
+		t.Errorf("ChangeKey without room: slot %d, %v", slot, err)
 	}
 }
 
