@@ -24,8 +24,8 @@ type Machine struct {
 	Firmware string // default: the image's
 	Disk     string // default: the image's
 	Name     string // default: the image's
-	// OnConsole is called with each line of the console, and the path of QEMU's monitor socket.
-	OnConsole func(line, monitor string)
+	// OnConsole is called with each line of the console, and the path of a QMP socket.
+	OnConsole func(line, control string)
 }
 
 // Outcome is what came of a launch.
@@ -52,11 +52,10 @@ func (l *Lab) Launch(ctx context.Context, m Machine) (Outcome, error) {
 		return Outcome{}, err
 	}
 	defer os.RemoveAll(dir)
-	port, monitor, stages := filepath.Join(dir, "port"), filepath.Join(dir, "monitor"), filepath.Join(dir, "stages")
+	port, control, stages := filepath.Join(dir, "port"), filepath.Join(dir, "control"), filepath.Join(dir, "stages")
 	args := []string{"launch", "--server", m.Server, "--image", or(m.Name, m.Image.Name), "--qemu", or(m.QEMU, filepath.Join(l.Bin, "qemu-sev")),
-		"--firmware", or(m.Firmware, m.Image.Firmware()), "--disk", or(m.Disk, m.Image.Disk()), "--ca", ca, "--json", stages, "--",
-		"-chardev", "socket,id=port,path=" + port + ",server=on,wait=off", "-serial", "chardev:port",
-		"-monitor", "unix:" + monitor + ",server=on,wait=off"}
+		"--firmware", or(m.Firmware, m.Image.Firmware()), "--disk", or(m.Disk, m.Image.Disk()), "--ca", ca, "--json", stages, "--qmp", control, "--",
+		"-chardev", "socket,id=port,path=" + port + ",server=on,wait=off", "-serial", "chardev:port"}
 	fmt.Fprintf(l.Log, "$ sealboot %s\n", strings.Join(args, " "))
 
 	cmd := exec.CommandContext(ctx, filepath.Join(l.Bin, "sealboot"), args...)
@@ -88,7 +87,7 @@ func (l *Lab) Launch(ctx context.Context, m Machine) (Outcome, error) {
 		line := strings.TrimRight(lines.Text(), "\r")
 		fmt.Fprintln(&console, line)
 		if m.OnConsole != nil {
-			m.OnConsole(line, monitor)
+			m.OnConsole(line, control)
 		}
 	}
 	err = cmd.Wait()
@@ -104,6 +103,15 @@ func (l *Lab) Launch(ctx context.Context, m Machine) (Outcome, error) {
 		return o, fmt.Errorf("launch: %w; console:\n%s\n%s", ctx.Err(), tail(o.Console, 2000), o.Stderr)
 	}
 	return o, o.readStages(stages)
+}
+
+// RunQEMU runs the stand-in by itself, as a host would that does without launch.
+func (l *Lab) RunQEMU(ctx context.Context, args ...string) (Output, error) {
+	out, err := l.run(ctx, l.platformEnv(), filepath.Join(l.Bin, "qemu-sev"), args...)
+	if err == nil && out.Code != 0 {
+		err = fmt.Errorf("qemu-sev: exit code %d: %s", out.Code, out.Stderr)
+	}
+	return out, err
 }
 
 func (o *Outcome) readStages(path string) error {

@@ -83,9 +83,12 @@ func (c *commandLine) takeMonitors(chardevs map[string]properties) error {
 
 // parseQMPOption reads -qmp's short form: stdio, unix:PATH,…, tcp:HOST:PORT,….
 func parseQMPOption(text string) (monitorSpec, error) {
-	first, rest, _ := strings.Cut(text, ",")
-	kind, address, _ := strings.Cut(first, ":")
-	p, err := parseProperties(rest, "")
+	parts := splitCommas(text)
+	if len(parts) == 0 {
+		return monitorSpec{}, fmt.Errorf("no address")
+	}
+	kind, address, _ := strings.Cut(parts[0], ":")
+	p, err := parseParts(parts[1:], "")
 	if err != nil {
 		return monitorSpec{}, err
 	}

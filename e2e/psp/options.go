@@ -71,8 +71,12 @@ func parseProperties(text, implied string) (properties, error) {
 	if strings.HasPrefix(text, "{") {
 		return parseJSONProperties(text)
 	}
+	return parseParts(splitCommas(text), implied)
+}
+
+func parseParts(parts []string, implied string) (properties, error) {
 	var out properties
-	for i, part := range splitCommas(text) {
+	for i, part := range parts {
 		key, value, assigned := strings.Cut(part, "=")
 		switch {
 		case assigned:
@@ -84,7 +88,7 @@ func parseProperties(text, implied string) (properties, error) {
 			value = "on"
 		}
 		if key == "" {
-			return nil, fmt.Errorf("parameter without a name in %q", text)
+			return nil, fmt.Errorf("parameter without a name: %q", part)
 		}
 		out = append(out, property{key, value})
 	}
