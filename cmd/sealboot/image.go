@@ -4,10 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"os"
-	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -98,22 +95,4 @@ func printJSON(w io.Writer, v any) error {
 	out := json.NewEncoder(w)
 	out.SetIndent("", "  ")
 	return out.Encode(v)
-}
-
-// sizeFlag is a number of bytes as a user writes it: 4G, 512MiB, 1048576.
-type sizeFlag int64
-
-func (s *sizeFlag) String() string { return fmt.Sprint(int64(*s)) }
-func (s *sizeFlag) Type() string   { return "SIZE" }
-
-func (s *sizeFlag) Set(text string) error {
-	digits := strings.TrimRight(text, "KMGTiBkmgtb")
-	unit := strings.TrimSuffix(strings.ToUpper(text[len(digits):]), "IB")
-	shift, known := map[string]uint{"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[unit]
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || !known || n <= 0 || n > math.MaxInt64>>shift {
-		return fmt.Errorf("%q is not a size as 4G, 512MiB or 1048576", text)
-	}
-	*s = sizeFlag(n << shift)
-	return nil
 }

@@ -39,7 +39,7 @@ type builtDisk struct {
 
 func (a *app) imageBuildCommand() *cobra.Command {
 	var spec image.Spec
-	var size sizeFlag
+	var size byteSize
 	var keyFile, output string
 	var iterations int
 	var asJSON bool
@@ -75,7 +75,7 @@ With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, wri
 			}
 			result, err := a.buildImage(cmd, spec, passphrase, output)
 			if err != nil {
-				return fmt.Errorf("build %s: %w", output, err)
+				return err
 			}
 			built := builtDisk{
 				DiskUUID: result.DiskUUID, HeaderPin: result.HeaderPin, ContentDigest: result.ContentDigest, DiskSize: result.DiskSize,
@@ -119,7 +119,7 @@ func (a *app) buildImage(cmd *cobra.Command, spec image.Spec, passphrase []byte,
 	defer line.Clear()
 	result, err := image.Build(cmd.Context(), spec, passphrase, out.File, rand.Reader, line.Stage("encrypt"))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("build %s: %w", output, err)
 	}
 	return result, out.Commit()
 }
