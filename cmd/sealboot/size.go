@@ -8,7 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// byteSize is the value of a flag that takes a number of bytes: 4096, 512K, 64M, 4G, 1T, in units of 1024.
+// byteSize is the value of a flag that takes a number of bytes: 4096, 512K, 64M, 4G, 1T, in
+// units of 1024.
 type byteSize int64
 
 func (s *byteSize) String() string { return strconv.FormatInt(int64(*s), 10) }
