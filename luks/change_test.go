@@ -376,3 +376,44 @@ func TestChangesForeign(t *testing.T) {
 		t.Errorf("opens with %s", got)
 	}
 }
+
+// TestInstall writes a new header over an old one of another layout, of which nothing may be
+// found again.
+func TestInstall(t *testing.T) {
+	d := &crashable{bytes: bytes.Repeat([]byte{0xaa}, crashDisk), left: -1}
+	old, _, err := Format(Spec{KDF: MinimalPBKDF2, DataOffset: 2 << 20}, passA, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range old.copies {
+		c.size = 64 << 10
+	}
+	old.copies[Secondary].offset, old.meta.jsonSize, old.meta.keyslotsSize = 64<<10, 60<<10, 1<<20
+	old.meta.slots[0].offset = 128 << 10
+	if err := old.Install(d); err != nil {
+		t.Fatal(err)
+	}
+	clear(d.bytes[:binarySize])
+	if got := opensWith(t, d.read(t)); got != "A" {
+		t.Fatalf("the old header's second copy opens with %q", got)
+	}
+	h, _, err := Format(Spec{KDF: MinimalPBKDF2, DataOffset: 2 << 20}, passB, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Install(d); err != nil {
+		t.Fatal(err)
+	}
+	image, err := h.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := append(append(image, make([]byte, 2<<20-len(image))...), bytes.Repeat([]byte{0xaa}, crashDisk-2<<20)...)
+	if !bytes.Equal(d.bytes, want) || !d.synced {
+		t.Error("something else than the header, zeros up to the data, and the data is there")
+	}
+	clear(d.bytes[:binarySize])
+	if again := d.read(t); again.UUID() != h.UUID() || opensWith(t, again) != "B" {
+		t.Error("the second copy is not the new one")
+	}
+}

@@ -86,7 +86,7 @@ func Format(spec Spec, passphrase []byte, random io.Reader) (*Header, *VolumeKey
 	if err != nil {
 		return nil, nil, err
 	}
-	h := &Header{version: 2, uuid: uuid, label: spec.Label, limits: DefaultLimits, status: Status{Version: 2, Sequence: 1}}
+	h := &Header{version: 2, uuid: uuid, label: spec.Label, status: Status{Version: 2, Sequence: 1}}
 	for i := range h.copies {
 		h.copies[i] = &binaryHeader{
 			size: defaultHeaderSize, seqID: 1, label: spec.Label, sumAlg: "sha256", uuid: uuid, offset: int64(i) * defaultHeaderSize,

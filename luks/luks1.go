@@ -98,7 +98,7 @@ func readLUKS1(r io.ReaderAt, size int64, b []byte, limits Limits) (*Header, err
 		return nil, err
 	}
 	m.segment.KeyBytes = int(keyBytes) // also with no slot left
-	h := &Header{version: 1, uuid: uuid, meta: m, limits: limits, status: Status{Version: 1}}
+	h := &Header{version: 1, uuid: uuid, meta: m, status: Status{Version: 1}}
 	if err := h.readSlots(r, size); err != nil {
 		return nil, err
 	}

@@ -36,7 +36,6 @@ type Header struct {
 	label   string
 	meta    *metadata
 	status  Status
-	limits  Limits
 	stale   *metadata // what an older copy still names; nil when there is none
 }
 
@@ -54,7 +53,7 @@ func ReadWithLimits(r io.ReaderAt, size int64, limits Limits) (*Header, error) {
 	}
 	primary, primaryErr := readCopy(r, size, 0, magicPrimary)
 	secondary, secondaryErr := readSecondary(r, size, primary)
-	h := &Header{version: 2, limits: limits}
+	h := &Header{version: 2}
 	if err := h.choose(primary, primaryErr, secondary, secondaryErr); err != nil {
 		return nil, err
 	}
