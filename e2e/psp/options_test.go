@@ -71,7 +71,7 @@ func TestCommandLine(t *testing.T) {
 		c.memory != 1<<30 || c.kernel != "K" || c.initrd != "I" || c.append != "A" {
 		t.Errorf("%+v, guest %+v", c, c.guest)
 	}
-	if len(c.monitors) != 2 || c.monitors[0].address != "127.0.0.1:1" || !c.monitors[0].wait || c.monitors[1].address != "/x,y" || c.monitors[1].wait {
+	if len(c.monitors) != 2 || c.monitors[0].address != "/x,y" || c.monitors[0].wait || c.monitors[1].address != "127.0.0.1:1" || !c.monitors[1].wait {
 		t.Errorf("monitors %+v", c.monitors)
 	}
 }

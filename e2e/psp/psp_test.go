@@ -105,6 +105,23 @@ func (b *bench) start(args ...string) *running {
 
 func (b *bench) try(args ...string) (*running, error) {
 	b.t.Helper()
+	return b.tryLine(append(b.commandLine(), args...))
+}
+
+// startArgs runs a machine with these arguments alone, and a monitor.
+func startArgs(t *testing.T, b *bench, args []string) *running {
+	t.Helper()
+	own := *b
+	own.t = t
+	r, err := own.tryLine(args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (b *bench) tryLine(args []string) (*running, error) {
+	b.t.Helper()
 	qemu := testtool.Program(b.t, "qemu-system-x86_64")
 	socket := filepath.Join(b.t.TempDir(), "qmp")
 	ctx, cancel := context.WithCancel(context.Background())
@@ -114,7 +131,7 @@ func (b *bench) try(args ...string) (*running, error) {
 		r.status <- Run(ctx, Config{
 			Name: "qemu-sev", QEMU: qemu, Platform: b.platform, Random: rand.Reader,
 			Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: r.stderr,
-		}, append(append(b.commandLine(), "-qmp", "unix:"+socket+",server=on,wait=off"), args...))
+		}, append(args, "-qmp", "unix:"+socket+",server=on,wait=off"))
 		close(ended)
 		cancel()
 	}()
