@@ -101,8 +101,8 @@ func TestStrictJSON(t *testing.T) {
 		{"Argon2 without memory", `"memory":64`, `"memory":0`, ErrCost},
 		{"Argon2 with many passes over much memory", `"time":4,"memory":64`, `"time":65,"memory":1048576`, ErrCost},
 		{"Argon2 without lanes", `"cpus":1`, `"cpus":0`, ErrCost},
-		{"Argon2 with many lanes", `"cpus":1`, `"cpus":17`, ErrCost},
-		{"Argon2 with 256 lanes", `"cpus":1`, `"cpus":257`, ErrCost},
+		{"Argon2 with many lanes", `"memory":64,"cpus":1`, `"memory":65536,"cpus":17`, ErrCost},
+		{"Argon2 with 256 lanes", `"memory":64,"cpus":1`, `"memory":65536,"cpus":257`, ErrCost},
 		{"PBKDF2 iterations", `"kdf":{"type":"argon2id","time":4,"memory":64,"cpus":1,`, strings.Replace(pbkdf2, "1000", "999", 1), ErrCost},
 		{"PBKDF2 iterations above", `"kdf":{"type":"argon2id","time":4,"memory":64,"cpus":1,`, strings.Replace(pbkdf2, "1000", "100000001", 1), ErrCost},
 		{"PBKDF2 hash", `"kdf":{"type":"argon2id","time":4,"memory":64,"cpus":1,`, strings.Replace(pbkdf2, "sha256", "none", 1), ErrHash},
@@ -141,6 +141,28 @@ func TestStrictJSON(t *testing.T) {
 	}
 	if len(tests) < 60 {
 		t.Errorf("only %d tests", len(tests))
+	}
+}
+
+// TestLimits has bounds of the caller's take the place of the default ones.
+func TestLimits(t *testing.T) {
+	const size = 18 << 20
+	good := unpack(t, "luks2-argon2id.gz") // 4 passes over 64 KiB, 1 lane; digest of 1000 iterations
+	exact := Limits{Iterations: 1000, MemoryKiB: 64, Parallel: 1, Work: 4 * 64}
+	if _, err := ReadWithLimits(memory{good, size}, size, exact); err != nil {
+		t.Fatal(err)
+	}
+	for name, lower := range map[string]func(l *Limits){
+		"iterations": func(l *Limits) { l.Iterations-- },
+		"memory":     func(l *Limits) { l.MemoryKiB-- },
+		"lanes":      func(l *Limits) { l.Parallel-- },
+		"work":       func(l *Limits) { l.Work-- },
+	} {
+		limits := exact
+		lower(&limits)
+		if h, err := ReadWithLimits(memory{good, size}, size, limits); !errors.Is(err, ErrCost) || h != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
