@@ -1,36 +1,17 @@
 package ext4
 
-import "math/bits"
-
 // span is a run of blocks.
 type span struct{ start, count uint64 }
 
 // bitmap marks the blocks of one group.
 type bitmap [blockSize]byte
 
-func (b *bitmap) set(from, to uint32) {
-	for i := from; i < to; i++ {
-		if i%8 == 0 && to-i >= 8 {
-			b[i/8] = 0xff
-			i += 7
-			continue
-		}
-		b[i/8] |= 1 << (i % 8)
-	}
-}
+func (b *bitmap) set(from, to uint32) { setBits(b[:], from, to) }
 
 func (b *bitmap) unset(from, to uint32) {
 	for i := from; i < to; i++ {
 		b[i/8] &^= 1 << (i % 8)
 	}
-}
-
-// unused counts the blocks that are not marked.
-func (b *bitmap) unused() (n uint32) {
-	for _, each := range b {
-		n += uint32(8 - bits.OnesCount8(each))
-	}
-	return n
 }
 
 // allocator hands out blocks upward, then those that were given back. When there are none

@@ -32,7 +32,11 @@ func (f *Reader) Allocated(use func(offset, length int64) error) error {
 		if err != nil {
 			return err
 		}
-		for i := range f.groupLen(group) {
+		for i := uint32(0); i < f.groupLen(group); i++ {
+			if i%8 == 0 && bitmap[i/8] == 0 {
+				i += 7
+				continue
+			}
 			block := f.groupStart(group) + uint64(i)
 			for len(idle) > 0 && idle[0].start+idle[0].count <= block {
 				idle = idle[1:]

@@ -3,7 +3,6 @@ package ext4
 import (
 	"context"
 	"fmt"
-	"math/bits"
 
 	"github.com/sealboot/sealboot/internal/progress"
 )
@@ -202,13 +201,7 @@ func (c *checker) bitmaps() error {
 		if err := c.claims.compare(group, bitmap); err != nil {
 			return broken(where, "%v", err)
 		}
-		free := f.groupLen(group)
-		for i := range f.groupLen(group) / 8 {
-			free -= uint32(bits.OnesCount8(bitmap[i]))
-		}
-		for i := f.groupLen(group) &^ 7; i < f.groupLen(group); i++ {
-			free -= uint32(bitmap[i/8] >> (i % 8) & 1)
-		}
+		free := clearBits(bitmap) // behind the group's end all is marked
 		if free != d.FreeBlocks {
 			return broken(where, "%d blocks free, %d counted", d.FreeBlocks, free)
 		}
@@ -232,10 +225,10 @@ func (f *Reader) blockBitmap(group uint32) ([]byte, error) {
 		used, _ := f.base(group)
 		setBits(bitmap, 0, used)
 		for _, s := range f.ownMetadata(group) {
-			for block := s.start; block < s.start+s.count; block++ {
-				if g, at := f.groupOf(block); g == group {
-					setBits(bitmap, at, at+1)
-				}
+			start := max(s.start, f.groupStart(group))
+			end := min(s.start+s.count, f.groupStart(group)+uint64(f.groupLen(group)))
+			if start < end {
+				setBits(bitmap, uint32(start-f.groupStart(group)), uint32(end-f.groupStart(group)))
 			}
 		}
 		setBits(bitmap, f.groupLen(group), uint32(8*f.blockSize))
@@ -248,15 +241,13 @@ func (f *Reader) blockBitmap(group uint32) ([]byte, error) {
 		return nil, broken(where, "block bitmap: %v", err)
 	}
 	for i := f.groupLen(group); i < uint32(8*f.blockSize); i++ {
+		if i%8 == 0 && bitmap[i/8] == 0xff {
+			i += 7
+			continue
+		}
 		if bitmap[i/8]>>(i%8)&1 == 0 {
 			return nil, broken(where, "block bitmap: padding not marked")
 		}
 	}
 	return bitmap, nil
-}
-
-func setBits(b []byte, from, to uint32) {
-	for i := from; i < to; i++ {
-		b[i/8] |= 1 << (i % 8)
-	}
 }

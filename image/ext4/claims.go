@@ -46,13 +46,21 @@ func (c *claims) group(group uint32) []uint64 {
 // compare finds the first block of a group that is claimed and not marked, or the reverse.
 func (c *claims) compare(group uint32, bitmap []byte) error {
 	m := c.maps[group]
-	for i := range c.f.groupLen(group) {
-		claimed := m != nil && m[i/64]>>(i%64)&1 != 0
-		if marked := bitmap[i/8]>>(i%8)&1 != 0; claimed == marked {
+	length := c.f.groupLen(group)
+	for i := uint32(0); i < length; i += 64 {
+		claimed, marked := uint64(0), le.Uint64(bitmap[i/8:])
+		if m != nil {
+			claimed = m[i/64]
+		}
+		if rest := length - i; rest < 64 { // behind the group's end all is marked
+			marked &= 1<<rest - 1
+		}
+		if claimed == marked {
 			continue
 		}
-		block := c.f.groupStart(group) + uint64(i)
-		if claimed {
+		first := bits.TrailingZeros64(claimed ^ marked)
+		block := c.f.groupStart(group) + uint64(i) + uint64(first)
+		if claimed>>first&1 != 0 {
 			return fmt.Errorf("block %d is in use and marked free", block)
 		}
 		return fmt.Errorf("block %d is marked as in use and belongs to nothing", block)

@@ -164,7 +164,7 @@ func (w *Writer) writeBlockBitmap(group uint32, d *groupDesc) error {
 	}
 	used.set(0, g.head(group))
 	used.set(length, groupBlocks)
-	d.FreeBlocks = used.unused()
+	d.FreeBlocks = clearBits(used[:])
 	d.BlockBitmapCsum = crc32c(w.seed, used[:])
 	return w.out.write(d.BlockBitmap, used[:])
 }

@@ -49,7 +49,7 @@ func newGeometry(size int64, inodes uint32) (*geometry, error) {
 		g.blocks = uint64(last) * groupBlocks
 		g.divide(inodes)
 	}
-	if uint64(g.inodesPerGroup)*uint64(g.groups) > math.MaxUint32 || uint64(g.inodesPerGroup) < firstInode {
+	if total := uint64(g.inodesPerGroup) * uint64(g.groups); total > math.MaxUint32 || total < uint64(inodes) {
 		return nil, fmt.Errorf("ext4 of %d bytes cannot have %d inodes", size, inodes)
 	}
 	if free := g.free(); free < uint64(journalBlocks(g.blocks))+tailBlocks {
