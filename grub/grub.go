@@ -19,7 +19,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -83,14 +82,15 @@ func Build(ctx context.Context, config Config, tools Tools) ([]byte, *Info, erro
 	if err != nil {
 		return nil, nil, fmt.Errorf("pack GRUB: %w", err)
 	}
-	if len(efi) == 0 {
-		return nil, nil, errors.New("pack GRUB: grub-mkimage wrote nothing")
+	modules, err := checkEmbedded(efi, set.names, disk)
+	if err != nil {
+		return nil, nil, err
 	}
 	configSum, sum := sha256.Sum256([]byte(text)), sha256.Sum256(efi)
 	return efi, &Info{
 		GRUBVersion:     set.version,
 		CompilerVersion: set.compiler,
-		Modules:         set.names,
+		Modules:         modules,
 		ModulesSHA256:   set.sum,
 		ConfigSHA256:    hex.EncodeToString(configSum[:]),
 		SHA256:          hex.EncodeToString(sum[:]),

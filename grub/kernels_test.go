@@ -1,6 +1,7 @@
 package grub_test
 
 import (
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -86,6 +87,8 @@ func TestKernelChoice(t *testing.T) {
 		{"initramfs without kernel", []string{"i initramfs-6.2"}, "- - -  0"},
 		{"half-installed", []string{"b vmlinuz-6.1.dpkg-new", "b vmlinuz-6.1", "i initramfs-6.1", "i .initramfs-6.2.new-1", "i initramfs-"}, "6.1 1 0 6.1.dpkg-new 0"},
 		{"names that are none", []string{"b vmlinuz", "b vmlinuz-", "b vmlinuz-6.1 x", "b vmlinuz-../x", "b vmlinuz--1", "b vmlinuz-" + strings.Repeat("1", 128), "i initramfs-6.1 x"}, "- - -  0"},
+		{"too many", append(manyInitramfs(65), "b vmlinuz-6.1"), "6.1 1 0  1"},
+		{"as many as can be", append(manyInitramfs(64), "b vmlinuz-6.1"), "6.1 1 0  0"},
 		{"nothing", nil, "- - -  0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -99,6 +102,13 @@ func TestKernelChoice(t *testing.T) {
 			}
 		})
 	}
+}
+
+func manyInitramfs(n int) (files []string) {
+	for i := range n {
+		files = append(files, fmt.Sprintf("i initramfs-6.%d", i))
+	}
+	return files
 }
 
 func FuzzKernels(f *testing.F) {
