@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -82,6 +83,9 @@ func (a *app) openHeader(path string, offset byteSize, change bool) (*luksFile, 
 	}
 	h, err := luks.Read(f, f.size)
 	if err != nil {
+		if errors.Is(err, luks.ErrNotLUKS) {
+			err = fmt.Errorf("%w%s", err, f.advice())
+		}
 		f.Close()
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -89,6 +93,19 @@ func (a *app) openHeader(path string, offset byteSize, change bool) (*luksFile, 
 		fmt.Fprintf(a.stderr, "sealboot: warning: %s: used the %v copy of the header, the other one: %v\n", path, s.Used, s.Other)
 	}
 	return f, h, nil
+}
+
+// advice says what to do with a file that is not LUKS but something else that is known.
+func (l *luksFile) advice() string {
+	start := make([]byte, 520)
+	n, _ := l.ReadAt(start, 0) // what cannot be read is not known
+	switch start = start[:n]; {
+	case bytes.HasPrefix(start, []byte("QFI\xfb")): // QEMU: docs/interop/qcow2.rst
+		return " but a QCOW2 image: see sealboot image inspect"
+	case n == 520 && bytes.Equal(start[512:], []byte("EFI PART")): // UEFI 2.10, section 5.3.2
+		return " but a disk with partitions: say where the encrypted one begins, such as --offset 1M"
+	}
+	return ""
 }
 
 // luksErr gives a refusal by the disk the exit code of a clear no.
