@@ -2,6 +2,7 @@ package grub
 
 import (
 	"bytes"
+	"debug/pe"
 	"errors"
 	"path/filepath"
 	"slices"
@@ -35,10 +36,11 @@ func TestEmbedded(t *testing.T) {
 	if got, err := checkEmbedded(efi, slices.Sorted(slices.Values(info.Modules)), disk); err != nil || !slices.Equal(got, modules) {
 		t.Fatal(got, err)
 	}
-	magic := bytes.Index(efi, []byte("mimg"))
-	if magic < 0 {
-		t.Fatal("no list of modules")
+	file, err := pe.NewFile(bytes.NewReader(efi))
+	if err != nil {
+		t.Fatal(err)
 	}
+	magic := int(file.Section("mods").Offset)
 	own := bytes.LastIndex(efi, []byte("\x7fELF")) - objectHeader
 	change := func(at int, b ...byte) []byte { return slices.Concat(efi[:at], b, efi[at+len(b):]) }
 	for name, spoiled := range map[string][]byte{
