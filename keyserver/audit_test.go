@@ -38,3 +38,29 @@ func TestAuditChain(t *testing.T) {
 		})
 	}
 }
+
+// TestAuditOfTwoHistories puts a row of another course of things, sound in itself, in the place of one.
+func TestAuditOfTwoHistories(t *testing.T) {
+	l := newLab(t)
+	l.register("web")
+	fork := copyStore(t, l.dir)
+	l.good("web")
+	l.stop()
+	home := l.dir
+	l.dir = fork
+	l.start()
+	l.good("web")
+	theirs := l.rows()[1]
+	var entry string
+	must(t, l.store.db.QueryRow(`SELECT entry FROM audit WHERE seq = 2`).Scan(&entry))
+	l.stop()
+	l.dir = home
+	l.start()
+	_, err := l.store.db.Exec(`UPDATE audit SET entry = ?, mac = ? WHERE seq = 2`, entry, theirs.MAC)
+	must(t, err)
+	err = l.store.Audit(t.Context(), func(Row) error { return nil })
+	chain := (*ChainError)(nil)
+	if !errors.As(err, &chain) || chain.Seq != 3 {
+		t.Errorf("got %v, want row 3: the one behind it was written after another", err)
+	}
+}

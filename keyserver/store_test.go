@@ -110,6 +110,7 @@ func TestChangedRows(t *testing.T) {
 		{"policy swapped", `UPDATE images SET policy = (SELECT policy FROM images WHERE name = 'theirs') WHERE name = 'web'`, "policy is not the image's", true},
 		{"policy swapped before", `UPDATE images SET policy = (SELECT policy FROM images WHERE name = 'theirs') WHERE name = 'web'`, "open image's secret", false},
 		{"secret swapped", `UPDATE secrets SET sealed = (SELECT sealed FROM secrets WHERE image = 'theirs') WHERE image = 'web'`, "open image's secret", true},
+		{"secret of a twin", `UPDATE secrets SET sealed = (SELECT sealed FROM secrets WHERE image = 'twin') WHERE image = 'web'`, "open image's secret", true},
 		{"secret dropped", `DELETE FROM secrets WHERE image = 'web'`, "open image's secret", true},
 		{"session of another image", `UPDATE sessions SET image = 'theirs' WHERE state = 'open'`, "open session's keys", true},
 		{"session lives longer", `UPDATE sessions SET expires = expires + 3600 WHERE state = 'open'`, "open session's keys", true},
@@ -123,6 +124,7 @@ func TestChangedRows(t *testing.T) {
 				r.Passphrase = []byte("theirs")
 				r.Record.MadeWith["by"] = "them"
 			})
+			l.register("twin", func(r *Registration) { r.Passphrase = []byte("theirs") })
 			l.good("web")
 			h := newLaunch(platforms()[0], "web")
 			if attack.begun {
