@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -172,6 +174,41 @@ func TestPrintable(t *testing.T) {
 	}
 	if long := printable(strings.Repeat("x", 5000)); len(long) > maxLine+3 {
 		t.Errorf("%d characters", len(long))
+	}
+}
+
+// TestNoRescueShell: the distribution's initramfs is used only if its shell for rescue could be turned off.
+func TestNoRescueShell(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		files []string
+		want  string
+		file  string // with part of its content
+		part  string
+	}{
+		{"none", nil, "", "", ""},
+		{"initramfs-tools", []string{"init", "conf/initramfs.conf"}, "/init", "conf/conf.d/sealboot", "panic=1"},
+		{"dracut", []string{"init", "lib/dracut-lib.sh"}, "/init", "etc/cmdline.d/99-sealboot.conf", "rd.shell=0"},
+		{"unknown", []string{"init", "hooks"}, "", "", ""},
+		{"no init", []string{"conf/initramfs.conf"}, "", "", ""},
+	} {
+		root := t.TempDir()
+		for _, name := range c.files {
+			path := filepath.Join(root, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o755)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := distributionInit(root)
+		if got != c.want || err != nil {
+			t.Errorf("%s: %q, %v, want %q", c.name, got, err, c.want)
+		}
+		if c.file != "" {
+			content, err := os.ReadFile(filepath.Join(root, c.file))
+			if err != nil || !strings.Contains(string(content), c.part) {
+				t.Errorf("%s: %s holds %q, %v", c.name, c.file, content, err)
+			}
+		}
 	}
 }
 

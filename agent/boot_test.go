@@ -1,4 +1,4 @@
-package agent_test
+package agent
 
 import (
 	"bytes"
@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sealboot/sealboot/agent"
 	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/initramfs"
 	"github.com/sealboot/sealboot/internal/testtool"
@@ -27,9 +26,9 @@ const (
 	marker         = "root speaks:"
 )
 
-// machine is what a boot needs: a Debian kernel with an initramfs that holds the agent, and a disk
+// realMachine is what a boot needs: a Debian kernel with an initramfs that holds the agent, and a disk
 // whose encrypted root answers with something that only it can know.
-type machine struct {
+type realMachine struct {
 	dir, kernel, disk string
 	initramfs         []byte
 	header            *luks.Header
@@ -37,25 +36,119 @@ type machine struct {
 	secret            string // in a file of the encrypted root
 }
 
+// TestBoot boots Debian's kernel under emulation. The tampered twins run after the good boot: without
+// it, their refusals would prove nothing.
 func TestBoot(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots virtual machines")
 	}
-	m := newMachine(t)
-	good := m.header.Pin()
-	t.Run("good", func(t *testing.T) {
-		console := m.boot(t, m.disk, m.keys(m.passphrase, good[:]), "-- first second")
-		want := fmt.Sprintf("%s %s uuid CRYPT-LUKS2-%s-sealboot-root keys 0 left nothing udev known args first second",
-			marker, m.secret, strings.ReplaceAll(m.header.UUID(), "-", ""))
-		if !strings.Contains(console, want) {
-			t.Errorf("the console has no line %q:\n%s", want, console)
-		}
+	m := newRealMachine(t)
+	pin := m.header.Pin()
+	keys := m.keys(m.passphrase, pin[:])
+	said := fmt.Sprintf("%s %s uuid CRYPT-LUKS2-%s-sealboot-root keys 0 left nothing udev known", marker, m.secret, strings.ReplaceAll(m.header.UUID(), "-", ""))
+
+	ok := t.Run("good", func(t *testing.T) {
+		console := m.boot(t, m.disk, keys, "-- first second")
+		wantLine(t, console, said+" args first second")
 	})
+	if !ok {
+		return
+	}
+	t.Run("distribution's initramfs", func(t *testing.T) {
+		own := *m
+		own.initramfs = append(m.distribution(t), m.initramfs...)
+		console := own.boot(t, m.disk, keys, "")
+		wantLine(t, console, "distribution's init: panic=1 left conf,init")
+		wantLine(t, console, said+" args")
+	})
+	for _, twin := range []struct {
+		name  string
+		disk  func(t *testing.T, disk *os.File)
+		keys  []byte
+		wants string
+	}{
+		{"CVE-2025-59054: null cipher", func(t *testing.T, disk *os.File) {
+			m.editHeader(t, disk, func(json []byte) []byte {
+				return bytes.ReplaceAll(json, []byte(`"encryption":"aes-xts-plain64"`), []byte(`"encryption":"cipher_null-ecb"`))
+			})
+		}, keys, "the disk's LUKS header is refused: vda1: "},
+		{"no pin", nil, m.keys(m.passphrase, nil), "no header pin came from GRUB: "},
+		{"partition cut short", func(t *testing.T, disk *os.File) {
+			sgdisk := testtool.Program(t, "sgdisk")
+			testtool.Output(t, sgdisk, "-d", "1", "-n", fmt.Sprintf("1:2048:+%dK", (dataOffset+fsSize/2)>>10), disk.Name())
+		}, keys, "mount root: ext4: "},
+	} {
+		t.Run(twin.name, func(t *testing.T) {
+			disk := filepath.Join(t.TempDir(), "disk.raw")
+			content, err := os.ReadFile(m.disk)
+			check(t, err)
+			check(t, os.WriteFile(disk, content, 0o600))
+			if twin.disk != nil {
+				f, err := os.OpenFile(disk, os.O_RDWR, 0)
+				check(t, err)
+				twin.disk(t, f)
+				check(t, f.Close())
+			}
+			console := m.boot(t, disk, twin.keys, "")
+			if strings.Contains(console, marker) || strings.Contains(console, m.secret) {
+				t.Errorf("the root ran:\n%s", last(console))
+			}
+			if strings.Count(console, "sealboot: stopped: ") != 1 {
+				t.Errorf("not exactly one line says why:\n%s", last(console))
+			}
+			wantLine(t, console, "sealboot: stopped: "+twin.wants)
+		})
+	}
 }
 
-func newMachine(t *testing.T) *machine {
+// wantLine looks for a line that begins so.
+func wantLine(t *testing.T, console, begin string) {
 	t.Helper()
-	m := &machine{dir: t.TempDir(), passphrase: random(t, 32), secret: fmt.Sprintf("%x", random(t, 16))}
+	for line := range strings.Lines(console) {
+		if strings.HasPrefix(line, begin) {
+			return
+		}
+	}
+	t.Errorf("no line begins with %q:\n%s", begin, last(console))
+}
+
+// editHeader changes the JSON of the header on the disk's partition.
+func (m *realMachine) editHeader(t *testing.T, disk *os.File, edit func(json []byte) []byte) {
+	t.Helper()
+	header := make([]byte, dataOffset)
+	_, err := disk.ReadAt(header, partitionStart)
+	check(t, err)
+	rewrite(t, header, edit)
+	_, err = disk.WriteAt(header, partitionStart)
+	check(t, err)
+}
+
+// distribution makes an initramfs as initramfs-tools would, that mounts the opened root itself.
+func (m *realMachine) distribution(t *testing.T) []byte {
+	t.Helper()
+	busybox, err := os.ReadFile(testtool.Program(t, "busybox"))
+	check(t, err)
+	var b bytes.Buffer
+	for _, dir := range []string{"bin", "conf", "proc", "sys", "dev", "root"} {
+		member(&b, dir, 0o040755, nil)
+	}
+	member(&b, "bin/busybox", 0o100755, busybox)
+	member(&b, "conf/initramfs.conf", 0o100644, nil)
+	member(&b, "init", 0o100755, []byte(`#!/bin/busybox sh
+bb=/bin/busybox
+$bb mount -t proc proc /proc && $bb mount -t sysfs sysfs /sys && $bb mount -t devtmpfs dev /dev || exit
+echo "distribution's init: $($bb cat /conf/conf.d/*) left $($bb ls / | $bb grep -e conf -e sealboot -e init | $bb tr '\n' ,)"
+$bb mount -o ro -t ext4 /dev/mapper/sealboot-root /root || exit
+for dir in proc sys dev run; do $bb mount -o move /$dir /root/$dir || exit; done
+exec $bb switch_root /root /sbin/init
+`))
+	member(&b, "TRAILER!!!", 0, nil)
+	return b.Bytes()
+}
+
+func newRealMachine(t *testing.T) *realMachine {
+	t.Helper()
+	m := &realMachine{dir: t.TempDir(), passphrase: randomBytes(t, 32), secret: fmt.Sprintf("%x", randomBytes(t, 16))}
 	tree := filepath.Join(m.dir, "kernel")
 	testtool.Output(t, testtool.Program(t, "dpkg-deb"), "-x", testtool.Deb(t, "linux-image-*-cloud-amd64"), tree)
 	src, err := source.Open(tree)
@@ -88,7 +181,7 @@ func buildAgent(t *testing.T, dir string) []byte {
 }
 
 // makeDisk makes a GPT disk whose only partition is LUKS2 with 4096-byte sectors over ext4.
-func (m *machine) makeDisk(t *testing.T) {
+func (m *realMachine) makeDisk(t *testing.T) {
 	t.Helper()
 	root := filepath.Join(m.dir, "root")
 	for _, dir := range []string{"bin", "sbin", "proc", "sys", "dev", "run", "etc"} {
@@ -136,31 +229,34 @@ $bb poweroff -f
 `
 
 // keys makes the archive of key files, as GRUB's "newc:" does. A nil value is left out.
-func (m *machine) keys(passphrase, pin []byte) []byte {
-	files := map[string][]byte{agent.PassphraseFile: passphrase, agent.PinFile: pin}
+func (m *realMachine) keys(passphrase, pin []byte) []byte {
+	files := map[string][]byte{PassphraseFile: passphrase, PinFile: pin}
 	var b bytes.Buffer
-	member := func(name string, mode int, content []byte) {
-		fmt.Fprintf(&b, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\x00", 0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name)+1, 0, name)
-		for b.Len()%4 != 0 {
-			b.WriteByte(0)
-		}
-		b.Write(content)
-		for b.Len()%4 != 0 {
-			b.WriteByte(0)
-		}
-	}
-	member("sealboot/key", 0o040777, nil)
-	for _, name := range []string{agent.PassphraseFile, agent.PinFile} {
+	member(&b, "sealboot/key", 0o040777, nil)
+	for _, name := range []string{PassphraseFile, PinFile} {
 		if files[name] != nil {
-			member("sealboot/key/"+name, 0o100777, files[name])
+			member(&b, "sealboot/key/"+name, 0o100777, files[name])
 		}
 	}
-	member("TRAILER!!!", 0, nil)
+	member(&b, "TRAILER!!!", 0, nil)
 	return b.Bytes()
 }
 
+// member writes one member of a cpio archive.
+func member(b *bytes.Buffer, name string, mode int, content []byte) {
+	pad := func() {
+		for b.Len()%4 != 0 {
+			b.WriteByte(0)
+		}
+	}
+	fmt.Fprintf(b, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\x00", 0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name)+1, 0, name)
+	pad()
+	b.Write(content)
+	pad()
+}
+
 // boot starts the machine and gives all that its serial console said, once it is off.
-func (m *machine) boot(t *testing.T, disk string, keys []byte, append string) string {
+func (m *realMachine) boot(t *testing.T, disk string, keys []byte, append string) string {
 	t.Helper()
 	initrd := filepath.Join(t.TempDir(), "initrd")
 	check(t, os.WriteFile(initrd, bytes.Join([][]byte{m.initramfs, keys}, nil), 0o600))
@@ -188,7 +284,7 @@ func last(console string) string {
 	return strings.Join(lines[max(0, len(lines)-25):], "\n")
 }
 
-func random(t *testing.T, size int) []byte {
+func randomBytes(t *testing.T, size int) []byte {
 	t.Helper()
 	b := make([]byte, size)
 	_, err := io.ReadFull(rand.Reader, b)

@@ -17,8 +17,11 @@ var fileSystems = []string{"ext4", "xfs", "btrfs"}
 // handOver becomes the next init: the distribution's own initramfs if one was loaded before
 // ours, else the root's. It returns only with an error.
 func handOver(o Order, args, env []string) error {
-	const distribution = "/init" // the name that the kernel looks for, Linux init/main.c
-	if _, err := os.Stat(distribution); err == nil {
+	program, err := distributionInit("/")
+	if err != nil {
+		return fmt.Errorf("the distribution's initramfs: %w", err)
+	}
+	if program != "" {
 		// It finds the machine as the kernel leaves it, beside the device and /run.
 		for _, m := range mounts {
 			if m.target != "/run" {
@@ -30,7 +33,7 @@ func handOver(o Order, args, env []string) error {
 		if err := os.RemoveAll(Folder); err != nil {
 			return err
 		}
-		return become(distribution, args, env)
+		return become(program, args, env)
 	}
 	if err := mountRoot(o); err != nil {
 		return fmt.Errorf("mount root: %w", err)

@@ -1,0 +1,46 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+)
+
+// initramfsKind is a maker of initramfs files whose rescue shell we know how to turn off. That shell would be the
+// host's: it opens on the console when something fails, and the host can make something fail.
+type initramfsKind struct {
+	mark    string // a file that each of its initramfs has
+	file    string // what we add
+	content string
+}
+
+var initramfsKinds = []initramfsKind{
+	// Debian, Ubuntu: initramfs-tools(7); its init reads conf/conf.d, and panic= there as on the command line
+	// makes it reboot, which ends the machine.
+	{"/conf/initramfs.conf", "/conf/conf.d/sealboot", "panic=1\n"},
+	// Fedora, SUSE: dracut.cmdline(7), which /etc/cmdline.d adds to.
+	{"/lib/dracut-lib.sh", "/etc/cmdline.d/99-sealboot.conf", "rd.shell=0 rd.emergency=poweroff\n"},
+}
+
+// distributionInit gives the program of the distribution's initramfs that was unpacked at root, with its
+// rescue shell turned off; "" if there is none, or none of a kind that is known.
+func distributionInit(root string) (string, error) {
+	const program = "/init" // the name that the kernel looks for, Linux init/main.c
+	if _, err := os.Stat(filepath.Join(root, program)); err != nil {
+		return "", nil
+	}
+	known := ""
+	for _, kind := range initramfsKinds {
+		if _, err := os.Stat(filepath.Join(root, kind.mark)); err != nil {
+			continue
+		}
+		known = program
+		file := filepath.Join(root, kind.file)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(file, []byte(kind.content), 0o644); err != nil {
+			return "", err
+		}
+	}
+	return known, nil
+}
