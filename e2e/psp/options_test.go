@@ -211,7 +211,7 @@ func FuzzCommandLine(f *testing.F) {
 			t.Errorf("%+v", c)
 		}
 		for _, o := range c.rest {
-			if strings.HasPrefix(o.value, "sev-guest") && o.name == "object" {
+			if strings.HasPrefix(o.value+",", "sev-guest,") && o.name == "object" {
 				t.Errorf("QEMU gets %q", o.value)
 			}
 		}
