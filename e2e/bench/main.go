@@ -1,0 +1,151 @@
+// Command bench measures sealboot beside the tools that a user would otherwise take, in one
+// run: whole processes, runs of both in turn, medians. It is the second half of `make bench`.
+package main
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sealboot/sealboot/e2e/lab"
+)
+
+const runs = 5
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	only := flag.String("only", "", "one of: encrypt, memory, boot, commands")
+	temp := flag.String("dir", os.TempDir(), "folder for the data, some 40 GiB")
+	flag.Parse()
+	if err := run(ctx, *only, *temp); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, only, temp string) (err error) {
+	project, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	deps := os.Getenv("SEALBOOT_DEPS")
+	if deps == "" {
+		deps = filepath.Join(project, ".cache", "deps")
+	}
+	dir, err := os.MkdirTemp(temp, "sealboot-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	b := &bench{Lab: &lab.Lab{Bin: filepath.Join(project, "bin"), Deps: deps, Dir: dir, Log: io.Discard}}
+	parts := []struct {
+		name string
+		run  func(context.Context) error
+	}{{"commands", b.commands}, {"encrypt", b.encrypt}, {"memory", b.memory}, {"boot", b.boot}}
+	known := false
+	for _, part := range parts {
+		if only != "" && only != part.name {
+			continue
+		}
+		known = true
+		if err := part.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	if !known {
+		return fmt.Errorf("no part %q", only)
+	}
+	return nil
+}
+
+type bench struct{ *lab.Lab }
+
+func (b *bench) sealboot(args ...string) []string {
+	return append([]string{filepath.Join(b.Bin, "sealboot")}, args...)
+}
+
+// figures are of one run of a program.
+type figures struct {
+	wall time.Duration
+	peak int64 // bytes of resident memory at most
+}
+
+// once runs a command.
+func once(ctx context.Context, command []string) (figures, error) {
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	begun := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return figures{}, fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, out)
+	}
+	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		return figures{}, errors.New("no account of the process's memory")
+	}
+	return figures{time.Since(begun), usage.Maxrss << 10}, nil
+}
+
+// inTurn runs the commands one after the other, several times over, and gives the medians. prepare is
+// called before each run.
+func inTurn(ctx context.Context, times int, prepare func() error, commands ...[]string) ([]figures, error) {
+	all := make([][]figures, len(commands))
+	for range times {
+		for i, command := range commands {
+			if err := prepare(); err != nil {
+				return nil, err
+			}
+			f, err := once(ctx, command)
+			if err != nil {
+				return nil, err
+			}
+			all[i] = append(all[i], f)
+		}
+	}
+	medians := make([]figures, len(commands))
+	for i, list := range all {
+		slices.SortFunc(list, func(a, b figures) int { return int(a.wall - b.wall) })
+		medians[i] = list[len(list)/2]
+	}
+	return medians, nil
+}
+
+func report(what string, f figures, notes ...string) {
+	fmt.Printf("%-58s %9.3f s  peak %6.1f MiB  %s\n", what, f.wall.Seconds(), float64(f.peak)/(1<<20), strings.Join(notes, " "))
+}
+
+// randomFile writes a file that nothing can compress, from a cipher's key stream.
+func randomFile(path string, size int64) error {
+	block, err := aes.NewCipher(make([]byte, 32))
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	stream := cipher.StreamReader{S: cipher.NewCTR(block, make([]byte, aes.BlockSize)), R: zeros{}}
+	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, io.LimitReader(stream, size), make([]byte, 1<<20)); err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
