@@ -16,10 +16,13 @@ const blockSize = 4096
 
 // scan is what a payload holds: the leaves of its digest, and which blocks were written.
 type scan struct {
-	leaves  map[int64]leaf
-	blocks  []uint64 // a bit for each block
-	written int64    // bytes of written pieces
+	leaves  map[int64]leaf     // by chunk
+	blocks  map[int64]blockMap // by chunk
+	written int64              // bytes of written pieces
 }
+
+// blockMap has a bit for each block of a chunk.
+type blockMap [chunkSize / blockSize / 64]uint64
 
 // scanPayload reads and decrypts all of a payload that has a place in the image.
 func scanPayload(ctx context.Context, image *qcow2.Reader, p *plain, report progress.Func) (*scan, error) {
@@ -27,7 +30,7 @@ func scanPayload(ctx context.Context, image *qcow2.Reader, p *plain, report prog
 	if err != nil {
 		return nil, err
 	}
-	s := &scan{leaves: map[int64]leaf{}, blocks: make([]uint64, (p.size/blockSize+64)/64+chunkSize/blockSize/64)}
+	s := &scan{leaves: map[int64]leaf{}, blocks: map[int64]blockMap{}}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	work := make(chan int64)
@@ -37,16 +40,15 @@ func scanPayload(ctx context.Context, image *qcow2.Reader, p *plain, report prog
 		wait.Go(func() {
 			buf := make([]byte, chunkSize)
 			for number := range work {
-				one, bits, n, err := scanChunk(p, number, buf)
+				one, blocks, n, err := scanChunk(p, number, buf)
 				if err != nil {
 					cancel(err)
 					continue
 				}
 				mu.Lock()
 				if one.written != 0 {
-					s.leaves[number] = one
+					s.leaves[number], s.blocks[number] = one, blocks
 				}
-				copy(s.blocks[number*int64(len(bits)):], bits[:])
 				s.written += n
 				mu.Unlock()
 			}
@@ -85,7 +87,7 @@ func chunksIn(image *qcow2.Reader, p *plain) ([]int64, error) {
 }
 
 // scanChunk reads one chunk: its leaf, the bits of its written blocks, the bytes of its written pieces.
-func scanChunk(p *plain, number int64, buf []byte) (one leaf, blocks [chunkSize / blockSize / 64]uint64, written int64, err error) {
+func scanChunk(p *plain, number int64, buf []byte) (one leaf, blocks blockMap, written int64, err error) {
 	buf = buf[:min(chunkSize, p.size-number*chunkSize)]
 	if n, err := p.disk.ReadAt(buf, p.base+number*chunkSize); n < len(buf) {
 		if err == nil || errors.Is(err, io.EOF) {
@@ -121,8 +123,14 @@ func allZero(b []byte) bool {
 
 // missing gives the first byte in [off, off+n) whose block was not written, or -1.
 func (s *scan) missing(off, n int64) int64 {
+	const perChunk = chunkSize / blockSize
+	number, blocks := int64(-1), blockMap{}
 	for block := off / blockSize; block*blockSize < off+n; block++ {
-		if s.blocks[block/64]&(1<<(block%64)) == 0 {
+		if block/perChunk != number {
+			number = block / perChunk
+			blocks = s.blocks[number] // none: all zeros
+		}
+		if i := block % perChunk; blocks[i/64]&(1<<(i%64)) == 0 {
 			return max(off, block*blockSize)
 		}
 	}
