@@ -78,9 +78,8 @@ func (f *Reader) idle() ([]span, error) {
 			list = append(list, span{d.InodeTable + blocks, uint64(f.tableBlocks) - blocks})
 		}
 	}
-	s := f.super
-	if s.FeatureCompat&compatJournal != 0 && s.JournalInum != 0 {
-		n, err := f.readInode(s.JournalInum)
+	if f.super.FeatureCompat&compatJournal != 0 {
+		n, err := f.readInode(f.super.JournalInum)
 		if err != nil {
 			return nil, err
 		}

@@ -54,6 +54,7 @@ type checker struct {
 	folders []uint32
 	parents map[uint32]uint32 // of folders: the one that names it
 	shared  map[uint64]*sharedXattrs
+	journal bool // its inode came
 	summary Summary
 }
 
@@ -104,6 +105,9 @@ func (c *checker) tables() error {
 	}
 	if free != uint64(f.super.FreeInodes) {
 		return broken("superblock", "%d inodes free, groups say %d", f.super.FreeInodes, free)
+	}
+	if f.super.FeatureCompat&compatJournal != 0 && !c.journal {
+		return broken("superblock", "its journal, inode %d, is not in use", f.super.JournalInum)
 	}
 	return nil
 }

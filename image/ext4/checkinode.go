@@ -52,6 +52,7 @@ func (c *checker) inode(number uint32, raw []byte) error {
 		if _, err := f.journal(n); err != nil {
 			return err
 		}
+		c.journal = true
 	}
 	hidden := reserved || s.FeatureCompat&compatOrphanFile != 0 && number == s.OrphanFileInum ||
 		s.FeatureROCompat&roProject != 0 && number == s.PrjQuotaInum

@@ -48,6 +48,9 @@ func Open(r io.ReaderAt, size int64) (*Reader, error) {
 	if unknown := s.unknown(); len(unknown) > 0 {
 		return nil, &UnsupportedError{unknown}
 	}
+	if s.FeatureCompat&compatJournal != 0 && s.JournalInum == 0 {
+		return nil, fmt.Errorf("%w: a journal on another device", ErrUnsupported)
+	}
 	f := &Reader{r: r, super: s, checksums: s.FeatureROCompat&roMetadataCsum != 0}
 	if f.checksums {
 		if want := superChecksum(raw); s.Checksum != want {
