@@ -64,43 +64,46 @@ func TestRefusesSpoiltImages(t *testing.T) {
 		spoil func([]byte) []byte
 		want  error
 	}{
-		"empty":                    {func([]byte) []byte { return nil }, ErrNotQCOW2},
-		"magic":                    {put32(0, magic+1), ErrNotQCOW2},
-		"version 2":                {put32(4, 2), ErrUnsupported},
-		"header cut":               {func(b []byte) []byte { return b[:100] }, format},
-		"header length":            {put32(100, 96), format},
-		"header length odd":        {put32(100, 108), format},
-		"header beyond cluster":    {put32(100, 2*ClusterSize), format},
-		"backing file":             {put64(8, 200), ErrUnsupported},
-		"encrypted":                {put32(32, 2), ErrUnsupported},
-		"snapshots":                {put32(60, 1), ErrUnsupported},
-		"dirty":                    {put64(72, 1), ErrUnsupported},
-		"corrupt":                  {put64(72, 2), ErrUnsupported},
-		"external data":            {put64(72, 4), ErrUnsupported},
-		"extended L2":              {put64(72, 16), ErrUnsupported},
-		"bitmaps":                  {put64(88, 1), ErrUnsupported},
-		"8-bit counts":             {put32(96, 3), ErrUnsupported},
-		"cluster bits 8":           {put32(20, 8), format},
-		"cluster bits 22":          {put32(20, 22), format},
-		"bitmaps extension":        {put32(104, 0x23852875), ErrUnsupported},
-		"endless extension":        {func(b []byte) []byte { return put32(108, 1<<31)(put32(104, 7)(b)) }, format},
-		"disk size odd":            {put64(24, 1<<20+1), format},
-		"disk size huge":           {put64(24, 1<<63), format},
-		"disk larger than L1":      {put64(24, l2Span+512), format},
-		"L1 huge":                  {put32(36, 1<<31), format},
-		"L1 nowhere":               {put64(40, 0), format},
-		"L1 beyond the file":       {put64(40, goodEnd), format},
-		"L1 overlaps header":       {put32(36, 1<<22), format},
-		"L1 entry reserved":        {put64(goodL1, goodL2|flagCopied|1<<60), format},
-		"L1 entry not copied":      {put64(goodL1, goodL2), format},
-		"L1 entry unaligned":       {put64(goodL1, goodL2|flagCopied|512), format},
-		"L1 entry outside":         {put64(goodL1, 1<<40|flagCopied), format},
-		"L2 compressed":            {put64(goodL2+24, flagCompressed|ClusterSize), ErrUnsupported},
-		"L2 reserved":              {put64(goodL2+24, flagCopied|ClusterSize|2), format},
-		"L2 not copied":            {put64(goodL2+24, ClusterSize), format},
-		"L2 outside":               {put64(goodL2+24, goodEnd|flagCopied), format},
-		"L2 past the disk":         {put64(goodL2+16*8, ClusterSize|flagCopied), format},
-		"cluster used twice":       {put64(goodL2+24, 2*ClusterSize|flagCopied), format},
+		"empty":                 {func([]byte) []byte { return nil }, ErrNotQCOW2},
+		"magic":                 {put32(0, magic+1), ErrNotQCOW2},
+		"version 2":             {put32(4, 2), ErrUnsupported},
+		"header cut":            {func(b []byte) []byte { return b[:100] }, format},
+		"header length":         {put32(100, 96), format},
+		"header length odd":     {put32(100, 108), format},
+		"header beyond cluster": {put32(100, 2*ClusterSize), format},
+		"backing file":          {put64(8, 200), ErrUnsupported},
+		"encrypted":             {put32(32, 2), ErrUnsupported},
+		"snapshots":             {put32(60, 1), ErrUnsupported},
+		"dirty":                 {put64(72, 1), ErrUnsupported},
+		"corrupt":               {put64(72, 2), ErrUnsupported},
+		"external data":         {put64(72, 4), ErrUnsupported},
+		"extended L2":           {put64(72, 16), ErrUnsupported},
+		"bitmaps":               {put64(88, 1), ErrUnsupported},
+		"8-bit counts":          {put32(96, 3), ErrUnsupported},
+		"cluster bits 8":        {put32(20, 8), format},
+		"cluster bits 22":       {put32(20, 22), format},
+		"bitmaps extension":     {put32(104, 0x23852875), ErrUnsupported},
+		"endless extension":     {func(b []byte) []byte { return put32(108, 1<<31)(put32(104, 7)(b)) }, format},
+		"disk size odd":         {put64(24, 1<<20+1), format},
+		"disk size huge":        {put64(24, 1<<63), format},
+		"disk larger than L1":   {put64(24, l2Span+512), format},
+		"L1 huge":               {put32(36, 1<<31), format},
+		"L1 nowhere":            {put64(40, 0), format},
+		"L1 beyond the file":    {put64(40, goodEnd), format},
+		"L1 overlaps header":    {put32(36, 1<<22), format},
+		"L1 entry reserved":     {put64(goodL1, goodL2|flagCopied|1<<60), format},
+		"L1 entry not copied":   {put64(goodL1, goodL2), format},
+		"L1 entry unaligned":    {put64(goodL1, goodL2|flagCopied|512), format},
+		"L1 entry outside":      {put64(goodL1, 1<<40|flagCopied), format},
+		"L2 compressed":         {put64(goodL2+24, flagCompressed|ClusterSize), ErrUnsupported},
+		"L2 reserved":           {put64(goodL2+24, flagCopied|ClusterSize|2), format},
+		"L2 not copied":         {put64(goodL2+24, ClusterSize), format},
+		"L2 outside":            {put64(goodL2+24, goodEnd|flagCopied), format},
+		"L2 past the disk":      {func(b []byte) []byte { return put64(goodL2+24, 0)(put64(goodL2+16*8, ClusterSize|flagCopied)(b)) }, format},
+		"cluster used twice": {func(b []byte) []byte {
+			binary.BigEndian.PutUint16(b[goodBlock+2:], 0) // the count of the cluster that is no longer used
+			return put64(goodL2+24, 2*ClusterSize|flagCopied)(b)
+		}, format},
 		"cluster is the header's":  {put64(goodL2+24, goodL1|flagCopied), format},
 		"cluster leaked":           {put64(goodL2+24, 0), format},
 		"count zero":               {put64(goodBlock, 0), format},
@@ -121,6 +124,29 @@ func TestRefusesSpoiltImages(t *testing.T) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
 		})
+	}
+}
+
+func TestClusterMap(t *testing.T) {
+	m := &clusterMap{bits: make([]uint64, 3), cluster: 512, total: 150}
+	if err := errors.Join(m.mark(0, 1, "x"), m.mark(70*512, 2, "x"), m.mark(149*512, 1, "x")); err != nil || m.count != 4 {
+		t.Fatalf("%d marked, %v", m.count, err)
+	}
+	for from, want := range map[int64]int64{0: 0, 1: 70, 70: 70, 71: 71, 72: 149, 149: 149, 150: -1} {
+		if got := m.first(from, 1000); got != want {
+			t.Errorf("first used from %d: %d, want %d", from, got, want)
+		}
+	}
+	if got := m.first(1, 69); got != -1 {
+		t.Errorf("first used of 1 to 69: %d", got)
+	}
+	for _, at := range []int64{150, 192, 1 << 40} {
+		if err := m.mark(at*512, 1, "x"); err == nil || m.has(at) {
+			t.Errorf("cluster %d of 150 was marked", at)
+		}
+	}
+	if err := m.mark(69*512, 2, "x"); err == nil {
+		t.Error("a cluster was marked twice")
 	}
 }
 
