@@ -107,6 +107,23 @@ func TestStdio(t *testing.T) {
 	}
 }
 
+// TestInterruptedWait: a machine that waits for its monitor's first client can be ended.
+func TestInterruptedWait(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "qmp")
+	cmd := command(t, t.TempDir(), "-machine", "none", "-display", "none", "-nodefaults", "-qmp", "unix:"+socket+",server=on")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "it listens", func() bool { _, err := os.Lstat(socket); return err == nil })
+	cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("ended with %v", err)
+	}
+	if _, err := os.Lstat(socket); err == nil {
+		t.Error("its socket is left")
+	}
+}
+
 // TestKilled: a stand-in that is killed takes QEMU and the guest's memory along.
 func TestKilled(t *testing.T) {
 	firmware := testtool.AmdSevFirmware(t)

@@ -46,6 +46,9 @@ func (m *machine) run(ctx context.Context) (status int, err error) {
 			mon.close()
 		}
 	}()
+	started, ended := make(chan struct{}), make(chan struct{})
+	defer close(ended)
+	go m.passSignals(ctx, cancel, started, ended)
 	for _, spec := range m.line.monitors {
 		mon, err := openMonitor(ctx, spec, m.config.Stdin, m.config.Stdout)
 		if err != nil {
@@ -57,10 +60,7 @@ func (m *machine) run(ctx context.Context) (status int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	ended := make(chan struct{})
-	defer close(ended)
-	go m.passSignals(ctx, ended)
-
+	close(started)
 	if err := m.prepare(ctx, backends); err != nil {
 		select {
 		case <-m.process.Done(): // QEMU has said why on its stderr
@@ -73,6 +73,13 @@ func (m *machine) run(ctx context.Context) (status int, err error) {
 		}
 		return 1, err
 	}
+	if !m.line.stopped {
+		if _, err := m.resume(ctx, m.control, nil); err != nil {
+			m.process.Signal(unix.SIGKILL)
+			exitStatus(m.process)
+			return 1, err
+		}
+	}
 	var serving sync.WaitGroup
 	for _, mon := range m.monitors {
 		mon.server.Handle = func(ctx context.Context, command string, args json.RawMessage) (any, error) {
@@ -84,13 +91,6 @@ func (m *machine) run(ctx context.Context) (status int, err error) {
 		}
 		serving.Go(func() { mon.serve(ctx) })
 	}
-	if !m.line.stopped {
-		if _, err := m.resume(ctx, m.control, nil); err != nil {
-			m.process.Signal(unix.SIGKILL)
-			exitStatus(m.process)
-			return 1, err
-		}
-	}
 	status = exitStatus(m.process)
 	for _, mon := range m.monitors {
 		mon.drain()
@@ -100,14 +100,24 @@ func (m *machine) run(ctx context.Context) (status int, err error) {
 	return status, nil
 }
 
-// passSignals hands signals on; the end of ctx is one of them.
-func (m *machine) passSignals(ctx context.Context, ended <-chan struct{}) {
+// passSignals hands signals on to QEMU; the end of ctx is one of them. Before QEMU has started,
+// a signal ends the wait for a monitor's client.
+func (m *machine) passSignals(ctx context.Context, cancel func(), started, ended <-chan struct{}) {
 	for {
 		select {
 		case s := <-m.config.Signals:
-			m.process.Signal(s)
+			select {
+			case <-started:
+				m.process.Signal(s)
+			default:
+				cancel()
+			}
 		case <-ctx.Done():
-			m.process.Signal(unix.SIGTERM)
+			select {
+			case <-started:
+				m.process.Signal(unix.SIGTERM)
+			case <-ended:
+			}
 			return
 		case <-ended:
 			return

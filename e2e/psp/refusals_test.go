@@ -237,19 +237,23 @@ func TestRunsAtOnce(t *testing.T) {
 	r.refused("SEV: Not in correct state. (LSECRET) 3", "sev-inject-launch-secret", map[string]any{"packet-header": "AAAA", "secret": "AAAA"})
 }
 
-// TestSecretElsewhere: gpa says where, also when the firmware has no secret area.
+// TestSecretElsewhere: gpa says where.
 func TestSecretElsewhere(t *testing.T) {
 	b := newBench(t, ownerPolicy)
+	b.args = []string{"-m", "4G"} // memory below and above the hole under 4 GiB
 	r := b.start("-S")
-	packet, err := b.session.SealSecret([]byte("sixteen bytes ok"), r.measurement(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	args := packetArguments(packet)
-	args["gpa"] = 0x900000
-	r.must("sev-inject-launch-secret", args, nil)
-	if got := r.memory(0x900000, 16); string(got) != "sixteen bytes ok" {
-		t.Errorf("memory holds %q", got)
+	m := r.measurement()
+	for _, address := range []uint64{0x900000, 1 << 32, 1<<32 + 1<<30} {
+		packet, err := b.session.SealSecret([]byte("sixteen bytes ok"), m, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		args := packetArguments(packet)
+		args["gpa"] = address
+		r.must("sev-inject-launch-secret", args, nil)
+		if got := r.memory(address, 16); string(got) != "sixteen bytes ok" {
+			t.Errorf("memory at %#x holds %q", address, got)
+		}
 	}
 }
 

@@ -117,7 +117,7 @@ func (c *Client) Close() error { return c.conn.Close() }
 // ended is dropped.
 func (c *Client) Execute(ctx context.Context, command string, args, result any) error {
 	answer := make(chan reply, 1)
-	id, err := c.send(command, args, answer)
+	id, err := c.send(ctx, command, args, answer)
 	if err != nil {
 		return fmt.Errorf("QMP %s: %w", command, err)
 	}
@@ -146,7 +146,8 @@ func (c *Client) Execute(ctx context.Context, command string, args, result any) 
 	return nil
 }
 
-func (c *Client) send(command string, args any, answer chan reply) (string, error) {
+// send writes a command. When ctx ends meanwhile, half a message may be out: that ends the connection.
+func (c *Client) send(ctx context.Context, command string, args any, answer chan reply) (string, error) {
 	c.mu.Lock()
 	if c.ended != nil {
 		c.mu.Unlock()
@@ -167,12 +168,14 @@ func (c *Client) send(command string, args any, answer chan reply) (string, erro
 	}{command, args, json.RawMessage(id)})
 	if err == nil {
 		c.write.Lock()
+		stop := context.AfterFunc(ctx, func() { c.conn.Close() })
 		_, err = c.conn.Write(line)
+		stop()
 		c.write.Unlock()
 	}
 	if err != nil {
 		c.forget(id)
-		return "", err
+		return "", contextFirst(ctx, err)
 	}
 	return id, nil
 }

@@ -102,6 +102,26 @@ func TestExecuteGivesUp(t *testing.T) {
 	}
 }
 
+// TestStuckServer: a server that reads nothing does not hold a command up for ever.
+func TestStuckServer(t *testing.T) {
+	near, far := net.Pipe()
+	go func() {
+		io.WriteString(far, `{"QMP":{"version":{}}}`+"\n")
+		readLine(bufio.NewReader(io.LimitReader(far, 50)), MaxCommand)
+		io.WriteString(far, `{"return":{},"id":1}`+"\n")
+	}()
+	c, err := Config{}.New(t.Context(), near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := c.Execute(ctx, "stop", nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("gives %v", err)
+	}
+	<-c.Done()
+}
+
 // TestServerRefusals compares with what a QEMU 7.2 answers; qemu_test.go asks the one installed.
 func TestServerRefusals(t *testing.T) {
 	for _, c := range refusals {
