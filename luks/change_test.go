@@ -3,9 +3,7 @@ package luks
 import (
 	"bytes"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -19,87 +17,6 @@ var (
 	passB = []byte("passphrase b")
 	passC = []byte("passphrase c, longer than the others")
 )
-
-const crashDisk = 4 << 20
-
-// crashable is a device that loses power: after a number of writes, and in the middle of the next.
-type crashable struct {
-	bytes  []byte
-	writes []int // lengths of the writes so far
-	left   int   // writes until the power is lost; negative: never
-	torn   int   // bytes of the write that is cut which still reach the device
-	front  bool  // they are its first bytes; otherwise its last
-	synced bool
-}
-
-var errPower = errors.New("power lost")
-
-func (d *crashable) WriteAt(p []byte, at int64) (int, error) {
-	if d.left == 0 {
-		n := min(d.torn, len(p))
-		if d.front {
-			copy(d.bytes[at:], p[:n])
-		} else {
-			copy(d.bytes[int(at)+len(p)-n:], p[len(p)-n:])
-		}
-		d.torn = 0
-		return 0, errPower
-	}
-	d.left--
-	d.writes = append(d.writes, len(p))
-	d.synced = false
-	return copy(d.bytes[at:], p), nil
-}
-
-func (d *crashable) Sync() error {
-	if d.left == 0 && d.torn == 0 {
-		return nil
-	}
-	d.synced = true
-	return nil
-}
-
-func (d *crashable) read(t testing.TB) *Header {
-	t.Helper()
-	h, err := Read(bytes.NewReader(d.bytes), int64(len(d.bytes)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
-// opensWith lists which passphrases open the header.
-func opensWith(t testing.TB, h *Header) (open string) {
-	t.Helper()
-	for i, passphrase := range [][]byte{passA, passB, passC} {
-		_, _, err := h.Unlock(passphrase)
-		if err == nil {
-			open += string(rune('A' + i))
-		} else if !errors.Is(err, ErrNoKey) {
-			t.Fatal(err)
-		}
-	}
-	return open
-}
-
-// newCrashable gives a device that opens with A and B.
-func newCrashable(t testing.TB) *crashable {
-	t.Helper()
-	h, _, err := Format(Spec{KDF: MinimalPBKDF2, DataOffset: 2 << 20}, passA, rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := h.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &crashable{bytes: make([]byte, crashDisk), left: -1}
-	copy(d.bytes, image)
-	if slot, err := d.read(t).AddKey(d, passA, passB, MinimalPBKDF2, rand.Reader); err != nil || slot != 1 {
-		t.Fatalf("slot %d, %v", slot, err)
-	}
-	return d
-}
 
 // changes are what the crash tests interrupt, on a device that opens with A and B.
 var changes = map[string]struct {
@@ -162,96 +79,6 @@ func mustRead(t testing.TB, b []byte) *Header {
 		t.Fatal(err)
 	}
 	return h
-}
-
-// TestCrash cuts the power at every write of every change, at its borders and inside, and looks
-// that the header opens with the old or with the new passphrases, to us and to GRUB; and that
-// the same change, or what is left of it, can then be made.
-func TestCrash(t *testing.T) {
-	cut := 0
-	for name, change := range changes {
-		whole := newCrashable(t)
-		start := bytes.Clone(whole.bytes)
-		whole.writes = nil
-		if err := change.do(whole.read(t), whole); err != nil {
-			t.Fatal(err)
-		}
-		seen := map[string]int{}
-		for n, length := range whole.writes {
-			for _, torn := range []int{0, 1, 512, 4096, length / 2, length - 512} {
-				for _, front := range []bool{true, false} {
-					if torn == 0 && !front {
-						continue
-					}
-					d := &crashable{bytes: bytes.Clone(start), left: n, torn: torn, front: front}
-					if err := change.do(d.read(t), d); !errors.Is(err, errPower) {
-						t.Fatalf("%s: %v, want the power to be lost", name, err)
-					}
-					cut++
-					where := fmt.Sprintf("%s, cut in write %d of %d, %d of %d bytes (front %v)", name, n, len(whole.writes), torn, length, front)
-					h := d.read(t)
-					open := opensWith(t, h)
-					if open != change.before && open != change.after {
-						t.Errorf("%s: opens with %s", where, open)
-					}
-					seen[open]++
-					if torn%512 == 0 { // a sector is written whole or not at all
-						if grub := grubOpens(t, d.bytes); grub != change.before && grub != change.after {
-							t.Errorf("%s: opens with %s in GRUB", where, grub)
-						}
-					}
-					finish(t, where, d, h, change.do)
-				}
-			}
-		}
-		if seen[change.before] == 0 || seen[change.after] == 0 {
-			t.Errorf("%s: outcomes %v: want both %s and %s", name, seen, change.before, change.after)
-		}
-	}
-	if cut < 50 {
-		t.Errorf("only %d cuts", cut)
-	}
-}
-
-// finish makes the change again on a device that lost power, and looks that both copies are whole.
-func finish(t *testing.T, where string, d *crashable, h *Header, do func(h *Header, d Disk) error) {
-	t.Helper()
-	d.left = -1
-	if err := do(h, d); err == nil {
-		if s := d.read(t).Status(); s.Other != nil {
-			t.Errorf("%s: again: the other copy: %v", where, s.Other)
-		}
-	} else if !errors.Is(err, ErrNoKey) { // which says that the change was made
-		t.Errorf("%s: again: %v", where, err)
-	}
-	_, _, err := h.Unlock(passB)
-	if err != nil {
-		t.Errorf("%s: again: %v", where, err)
-	}
-}
-
-// grubOpens reads as GRUB 2.12 does (grub-core/disk/luks2.c, luks2_read_header): it looks
-// for the copies, believes the higher sequence number, and checks no checksum.
-func grubOpens(t *testing.T, disk []byte) string {
-	t.Helper()
-	size := binary.BigEndian.Uint64(disk[offsetSize:])
-	if !bytes.HasPrefix(disk, magicPrimary) || !bytes.HasPrefix(disk[size:], magicSecondary) {
-		return "no header"
-	}
-	at := uint64(0)
-	if binary.BigEndian.Uint64(disk[offsetSeqID:]) < binary.BigEndian.Uint64(disk[size+offsetSeqID:]) {
-		at = size
-	}
-	text, _, _ := bytes.Cut(disk[at+binarySize:at+size], []byte{0})
-	m, err := parseMetadata(text)
-	if err != nil {
-		return err.Error()
-	}
-	h := &Header{version: 2, meta: m}
-	if err := h.readSlots(bytes.NewReader(disk), int64(len(disk))); err != nil {
-		return err.Error()
-	}
-	return opensWith(t, h)
 }
 
 // TestLastKey has the last slot refused.

@@ -63,9 +63,6 @@ func readLUKS1(r io.ReaderAt, size int64, b []byte, limits Limits) (*Header, err
 	if isZero(m.digest.value) {
 		return nil, refuse(ErrDigest, "mk-digest", "all zero")
 	}
-	if m.segment.Offset < luks1End {
-		return nil, refuse(ErrOverlap, "payload-offset", "%d", m.segment.Offset)
-	}
 	spans := []span{{"header", 0, luks1End}, {"payload", m.segment.Offset, 1 << 61}}
 	for i := range luks1SlotCount {
 		at, field := luks1Slots+i*luks1SlotSize, fmt.Sprintf("keyslots.%d", i)
