@@ -95,6 +95,16 @@ const (
 	metaEntry   = hashesEntry + 22
 )
 
+// metadataAtTheEnd gives the small image with metadata that announces more sections than the image has bytes left.
+func metadataAtTheEnd(t testing.TB) []byte {
+	b := patch(t, metaEntry, u32(metadataHeader)...)
+	copy(b[len(b)-metadataHeader:], "ASEV")
+	for i, v := range []uint32{metadataHeader + metadataSection, 1, 1} {
+		copy(b[len(b)-metadataHeader+4+4*i:], u32(v))
+	}
+	return b
+}
+
 func TestParseRefusals(t *testing.T) {
 	img, err := Parse(small(t))
 	if err != nil {
@@ -120,6 +130,7 @@ func TestParseRefusals(t *testing.T) {
 		"metadata length":             patch(t, meta-4, 0xff),
 		"metadata count":              patch(t, meta-12, u32(0x20000000)...),
 		"metadata count and length":   patch(t, meta-4, append(u32(16+12*1000), append(u32(1), u32(1000)...)...)...),
+		"metadata beyond the end":     metadataAtTheEnd(t),
 		"section not at a page":       patch(t, meta-16, u32(0x800001)...),
 		"section of no pages":         patch(t, meta-20, u32(0)...),
 		"section above 4 GiB":         patch(t, meta-20, u32(0xfffff000)...),

@@ -140,10 +140,17 @@ func TestUnpackInnerRefusals(t *testing.T) {
 			t.Errorf("%s: taken apart", name)
 		}
 	}
+	tree := mustUnpack(t, small(t))
+	addFile(tree.parts[0].volume, "11111111-2222-3333-4444-555555555555", fileVolumeImage, tree.main.Body)
+	if got, err := Unpack(mustPack(t, tree)); got != nil || !errors.As(err, new(*FormatError)) {
+		t.Errorf("second file of volumes: %v", err)
+	}
 	for name, spoil := range map[string]func(inner []byte) []byte{
 		"cut":                     func(b []byte) []byte { return b[:len(b)-4] },
 		"bytes behind":            func(b []byte) []byte { return append(b, 0, 0) },
-		"data between sections":   func(b []byte) []byte { return append(append([]byte{5, 0, 0, 0x19, 1, 9, 9, 9}, b...), 0) },
+		"data between sections":   func(b []byte) []byte { return append([]byte{5, 0, 0, 0x19, 1, 9, 9, 9}, b...) },
+		"padding at the end":      func(b []byte) []byte { return append(b, 5, 0, 0, 0x19, 1, 0) },
+		"extended header":         func(b []byte) []byte { return append(b, 0xff, 0xff, 0xff, 0x19, 12, 0, 0, 0, 1, 2, 3, 4) },
 		"volume too short":        func(b []byte) []byte { b[0x80+32] -= 8; reseal(b[0x80:]); return b },
 		"file in a packed volume": func(b []byte) []byte { b[0x80+0x78+16]++; return b },
 	} {
