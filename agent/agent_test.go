@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealboot/sealboot/internal/testtool"
 )
 
 func TestParseOrder(t *testing.T) {
@@ -209,6 +211,36 @@ func TestNoRescueShell(t *testing.T) {
 				t.Errorf("%s: %s holds %q, %v", c.name, c.file, content, err)
 			}
 		}
+	}
+}
+
+// TestUdevRecords runs what is put into initramfs-tools' script.
+func TestUdevRecords(t *testing.T) {
+	root := t.TempDir()
+	for name, content := range map[string]string{
+		"init": "", "conf/initramfs.conf": "", "scripts/init-top/ORDER": "echo udev starts\n", "run/udev/data/b254:0": "E:DM_NAME=x\nE:A=$B\n",
+	} {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := distributionInit(root); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(root, "run")); err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.ReadFile(filepath.Join(root, "scripts/init-top/ORDER"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := strings.ReplaceAll(string(script), udevRecords, filepath.Join(root, udevRecords))
+	if said := testtool.Output(t, "/bin/sh", "-e", "-c", there); said != "udev starts\n" {
+		t.Errorf("the script said %q", said)
+	}
+	if got, err := os.ReadFile(filepath.Join(root, "run/udev/data/b254:0")); string(got) != "E:DM_NAME=x\nE:A=$B\n" {
+		t.Errorf("the record is %q, %v", got, err)
 	}
 }
 

@@ -102,14 +102,15 @@ func mapperCall(control *os.File, request uint, uuid string, t *target) (uint64,
 	return head.Dev, nil
 }
 
+const udevRecords = "/run/udev/data"
+
 // announce writes what udev would have stored had it been running (systemd's udev database,
 // /run/udev/data/bMAJOR:MINOR). Without it, udev's rules for device-mapper take the device
 // for one under construction, and systemd never calls it ready.
 func announce(device uint64) error {
-	const folder = "/run/udev/data"
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	if err := os.MkdirAll(udevRecords, 0o755); err != nil {
 		return err
 	}
-	name := fmt.Sprintf("%s/b%d:%d", folder, unix.Major(device), unix.Minor(device))
+	name := fmt.Sprintf("%s/b%d:%d", udevRecords, unix.Major(device), unix.Minor(device))
 	return os.WriteFile(name, []byte("E:DM_UDEV_PRIMARY_SOURCE_FLAG=1\nE:DM_UDEV_RULES_VSN=2\nE:DM_ACTIVATION=1\nE:DM_NAME="+RootName+"\nE:DM_SUSPENDED=0\n"), 0o644)
 }

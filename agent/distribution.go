@@ -1,8 +1,12 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // initramfsKind is a maker of initramfs files whose rescue shell we know how to turn off. That shell would be the
@@ -42,5 +46,34 @@ func distributionInit(root string) (string, error) {
 			return "", err
 		}
 	}
-	return known, nil
+	if known == "" {
+		return "", nil
+	}
+	return known, keepUdevRecords(root)
+}
+
+// keepUdevRecords has initramfs-tools write our records for udev again: its init puts a new /run over ours before udev
+// starts. /scripts/init-top/ORDER is the shell text that starts udev.
+func keepUdevRecords(root string) error {
+	order := filepath.Join(root, "scripts/init-top/ORDER")
+	old, err := os.ReadFile(order)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	records, err := os.ReadDir(filepath.Join(root, udevRecords))
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "mkdir -p %s\n", udevRecords)
+	for _, r := range records {
+		content, err := os.ReadFile(filepath.Join(root, udevRecords, r.Name()))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&text, "cat >%s/%s <<'END'\n%sEND\n", udevRecords, r.Name(), content)
+	}
+	return os.WriteFile(order, append([]byte(text.String()), old...), 0o644)
 }
