@@ -8,6 +8,7 @@ import (
 	"io"
 	mathrand "math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -72,7 +73,7 @@ func build(t testing.TB, spec Spec, random io.Reader) (string, *Result, error) {
 	return out.Name(), result, err
 }
 
-// TestOthersReadTheDisk takes a disk apart with qemu-img, sgdisk, cryptsetup and e2fsck.
+// TestOthersReadTheDisk takes a disk apart with qemu-img, sgdisk, GRUB, cryptsetup and e2fsck.
 func TestOthersReadTheDisk(t *testing.T) {
 	qemuImg, sgdisk := testtool.Program(t, "qemu-img"), testtool.Program(t, "sgdisk")
 	cryptsetup, e2fsck, debugfs := testtool.Program(t, "cryptsetup"), testtool.Program(t, "e2fsck"), testtool.Program(t, "debugfs")
@@ -90,6 +91,11 @@ func TestOthersReadTheDisk(t *testing.T) {
 			testtool.Output(t, qemuImg, "convert", "-f", "qcow2", "-O", "raw", image, raw)
 			if out := testtool.Output(t, sgdisk, "-v", raw); !bytes.Contains([]byte(out), []byte("No problems found")) {
 				t.Errorf("sgdisk -v: %s", out)
+			}
+			grub := exec.Command(testtool.Program(t, "grub-fstest"), raw, "-C", "cat", "(crypto0)/boot/sealboot/initramfs-1")
+			grub.Stdin = bytes.NewReader(append(bytes.Clone(passphrase), '\n'))
+			if out, err := grub.CombinedOutput(); err != nil || !bytes.HasSuffix(out, []byte("opened\nadded")) {
+				t.Errorf("GRUB reads %q, %v", out, err)
 			}
 			if err := os.WriteFile(key, passphrase, 0o600); err != nil {
 				t.Fatal(err)
