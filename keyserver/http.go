@@ -51,6 +51,10 @@ func answer[Q any, A interface{ Encode() ([]byte, error) }](s *Server, success i
 	return func(w http.ResponseWriter, r *http.Request) {
 		began := s.now()
 		from := s.source(r)
+		if !s.limiter.allow(from.Address, began) {
+			s.problem(w, r, from, refusef(wire.TooManyRequests, "source asks too often"))
+			return
+		}
 		if refusal := checkMedia(r.Header); refusal != nil {
 			s.problem(w, r, from, refusal)
 			return

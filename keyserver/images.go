@@ -231,7 +231,8 @@ func (s *Store) Images(ctx context.Context) ([]Image, error) {
 	return list, nil
 }
 
-// Revoke ends an image: no session of it releases anything from now on.
+// Revoke ends an image: no session of it releases anything from now on. Its secret leaves the store, so that
+// nobody can take the revocation back but by registering the image again.
 func (s *Store) Revoke(ctx context.Context, name string, now time.Time) error {
 	err := s.write(ctx, func(t *transaction) error {
 		n, err := t.exec(`UPDATE images SET revoked = 1 WHERE name = ? AND revoked = 0`, name)
@@ -240,6 +241,9 @@ func (s *Store) Revoke(ctx context.Context, name string, now time.Time) error {
 		}
 		if n == 0 {
 			return fmt.Errorf("%w, or it is revoked: %s", ErrNoImage, name)
+		}
+		if _, err := t.exec(`DELETE FROM secrets WHERE image = ?`, name); err != nil {
+			return err
 		}
 		return t.audit(Entry{Time: now, Event: EventRevoke, Image: name})
 	})

@@ -85,7 +85,7 @@ func newLab(t testing.TB, change ...func(*Config)) *lab {
 	l := &lab{t: t, dir: t.TempDir() + "/store", key: key, log: new(syncBuffer), now: time.Now().Truncate(time.Second), limits: defaultLimits}
 	l.limits.stop = 500 * time.Millisecond // a client's spare connections are not waited for
 	must(t, CreateStore(t.Context(), l.dir, key, l.clock()))
-	l.config = Config{Roots: sev.AMDRoots(), Random: rand.Reader, Now: l.clock, Log: slog.New(slog.NewJSONHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	l.config = Config{Rate: maxRate, Roots: sev.AMDRoots(), Random: rand.Reader, Now: l.clock, Log: slog.New(slog.NewJSONHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	for _, p := range platforms()[:2] {
 		digest, err := p.Chain.ARK.KeyDigest()
 		must(t, err)

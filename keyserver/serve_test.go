@@ -166,6 +166,7 @@ func TestConfigNeeds(t *testing.T) {
 		"no clock": func(c *Config) { c.Now = nil }, "no log": func(c *Config) { c.Log = (*slog.Logger)(nil) },
 		"no root": func(c *Config) { c.Roots = sev.RootSet{} }, "no time": func(c *Config) { c.SessionTTL = -1 },
 		"too much time": func(c *Config) { c.SessionTTL = 25 * time.Hour }, "no sessions": func(c *Config) { c.MaxSessions = -1 },
+		"no requests": func(c *Config) { c.Rate = -1 }, "too many requests": func(c *Config) { c.Rate = maxRate + 1 },
 	} {
 		c := l.config
 		spoil(&c)

@@ -17,12 +17,14 @@ import (
 const (
 	DefaultSessionTTL  = 5 * time.Minute
 	DefaultMaxSessions = 4096
+	DefaultRate        = 20
 	minSessionTTL      = time.Second
 	maxSessionTTL      = 24 * time.Hour
 	maxMaxSessions     = 1 << 20
+	maxRate            = 1_000_000
 )
 
-// Config says how a server works. All but the last two must be given.
+// Config says how a server works. All but the last three must be given.
 type Config struct {
 	Store  *Store
 	Roots  sev.RootSet // trusted to speak for platforms
@@ -32,6 +34,7 @@ type Config struct {
 
 	SessionTTL  time.Duration // from the session to its measurement; 0: DefaultSessionTTL
 	MaxSessions int           // open at once: the oldest give way; 0: DefaultMaxSessions
+	Rate        int           // requests a second from one source, with bursts of five seconds' worth; 0: DefaultRate
 }
 
 // Server makes sessions and releases secrets. It is safe for concurrent use, and keeps nothing that a restart
@@ -46,6 +49,7 @@ type Server struct {
 	maxSessions int
 	working     chan struct{}
 	limits      limits
+	limiter     *limiter
 }
 
 // NewServer makes a server. Without a root to trust it would refuse everybody, which is an error here.
@@ -56,6 +60,9 @@ func NewServer(c Config) (*Server, error) {
 	if c.MaxSessions == 0 {
 		c.MaxSessions = DefaultMaxSessions
 	}
+	if c.Rate == 0 {
+		c.Rate = DefaultRate
+	}
 	switch {
 	case c.Store == nil || c.Random == nil || c.Now == nil || c.Log == nil:
 		return nil, errors.New("key server needs a store, randomness, a clock and a log")
@@ -65,9 +72,11 @@ func NewServer(c Config) (*Server, error) {
 		return nil, fmt.Errorf("sessions of %v: not between %v and %v", c.SessionTTL, minSessionTTL, maxSessionTTL)
 	case c.MaxSessions < 1 || c.MaxSessions > maxMaxSessions:
 		return nil, fmt.Errorf("%d open sessions: not between 1 and %d", c.MaxSessions, maxMaxSessions)
+	case c.Rate < 1 || c.Rate > maxRate:
+		return nil, fmt.Errorf("%d requests a second: not between 1 and %d", c.Rate, maxRate)
 	}
 	return &Server{store: c.Store, chains: newChains(c.Roots), random: c.Random, now: c.Now, log: c.Log,
-		ttl: c.SessionTTL, maxSessions: c.MaxSessions, working: make(chan struct{}, maxWorking), limits: defaultLimits}, nil
+		ttl: c.SessionTTL, maxSessions: c.MaxSessions, working: make(chan struct{}, maxWorking), limits: defaultLimits, limiter: newLimiter(c.Rate)}, nil
 }
 
 // Source says who asks, for log and audit.

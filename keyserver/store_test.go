@@ -88,6 +88,11 @@ func TestReplaceAndRevoke(t *testing.T) {
 	if cause := l.lastCause(); cause != "image is revoked" {
 		t.Errorf("audit says %q", cause)
 	}
+	_, err = l.store.db.Exec(`UPDATE images SET revoked = 0`) // by somebody without the store key
+	must(t, err)
+	before = open()
+	_, err = before.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Refused)
 	if err := l.store.Revoke(t.Context(), "nobody", l.clock()); !errors.Is(err, ErrNoImage) {
 		t.Errorf("revoke of an unknown image: %v", err)
 	}

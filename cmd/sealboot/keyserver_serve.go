@@ -30,6 +30,7 @@ type serveFlags struct {
 	trustRoots      []string
 	ttl             time.Duration
 	maxSessions     int
+	rate            int
 	logFormat       string
 	asJSON          bool
 }
@@ -60,6 +61,7 @@ writes it to a file. The log goes to standard error. SIGTERM and SIGINT stop it 
 	flags.StringArrayVar(&f.trustRoots, "trust-root", nil, "trust one more root beside AMD's: SHA-256 of its public key in hex, or a file with that, an ARK, or ASK and ARK")
 	flags.DurationVar(&f.ttl, "session-ttl", keyserver.DefaultSessionTTL, "time from a session to its measurement")
 	flags.IntVar(&f.maxSessions, "max-sessions", keyserver.DefaultMaxSessions, "open sessions at once; the oldest give way")
+	flags.IntVar(&f.rate, "rate", keyserver.DefaultRate, "requests a second from one source, with bursts of five seconds' worth")
 	flags.StringVar(&f.logFormat, "log-format", "text", "form of the log: text or json")
 	flags.BoolVar(&f.asJSON, "json", false, "print the URL as JSON")
 	cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
@@ -67,6 +69,9 @@ writes it to a file. The log goes to standard error. SIGTERM and SIGINT stop it 
 }
 
 func (a *app) keyserverServe(ctx context.Context, f serveFlags) (err error) {
+	if f.ttl <= 0 || f.maxSessions <= 0 || f.rate <= 0 {
+		return usagef("--session-ttl, --max-sessions and --rate must be more than nothing")
+	}
 	log, err := newLog(a.stderr, f.logFormat)
 	if err != nil {
 		return err
@@ -86,7 +91,7 @@ func (a *app) keyserverServe(ctx context.Context, f serveFlags) (err error) {
 	defer closing(store, &err)
 	server, err := keyserver.NewServer(keyserver.Config{
 		Store: store, Roots: roots, Random: rand.Reader, Now: time.Now, Log: log,
-		SessionTTL: f.ttl, MaxSessions: f.maxSessions,
+		SessionTTL: f.ttl, MaxSessions: f.maxSessions, Rate: f.rate,
 	})
 	if err != nil {
 		return err
