@@ -122,7 +122,7 @@ func TestStrictJSON(t *testing.T) {
 		{"requirement", `"config":{`, `"config":{"requirements":{"mandatory":["online-reencrypt"]},`, ErrUnsupported},
 		{"deep", `"tokens":{}`, `"tokens":{"0":{"type":"a","keyslots":[],"x":` + strings.Repeat(`{"a":`, 100) + "1" + strings.Repeat("}", 102), ErrMalformed},
 		{"not UTF-8", `"tokens":{}`, "\"tokens\":{\"0\":{\"type\":\"\xff\",\"keyslots\":[]}}", ErrMalformed},
-		{"two values", `{"keyslots"`, `{}{"keyslots"`, ErrMalformed},
+		{"two values", `"keyslots_size":"16744448"}}`, `"keyslots_size":"16744448"}}{}`, ErrMalformed},
 		{"a list", `{"keyslots"`, `[{"keyslots"`, ErrMalformed},
 		{"half", `"tokens":{}`, ``, ErrMalformed},
 	}
