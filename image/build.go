@@ -164,6 +164,9 @@ func openContent(spec Spec) (content, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	if spec.AllRoot {
+		src = source.AllRoot(src)
+	}
 	if len(spec.Files) > 0 {
 		if src, err = source.With(src, spec.Files...); err != nil {
 			return nil, err

@@ -22,6 +22,9 @@ func openFileSystem(spec Spec) (content, error) {
 	if len(spec.Files) > 0 {
 		return nil, fmt.Errorf("%w: files cannot be added to %s, which is an ext4 image: give a folder or a tar archive", ErrSource, spec.Source)
 	}
+	if spec.AllRoot {
+		return nil, fmt.Errorf("%w: owners cannot be changed in %s, which is an ext4 image", ErrSource, spec.Source)
+	}
 	f, err := os.Open(spec.Source)
 	if err != nil {
 		return nil, err

@@ -82,6 +82,9 @@ func TestFileSystemRefused(t *testing.T) {
 	if _, _, err := build(t, Spec{Source: path, Files: []File{{Path: "/x"}}}, rand.Reader); !errors.Is(err, ErrSource) {
 		t.Errorf("files for an image: %v", err)
 	}
+	if _, _, err := build(t, Spec{Source: path, AllRoot: true}, rand.Reader); !errors.Is(err, ErrSource) {
+		t.Errorf("owners in an image: %v", err)
+	}
 	testtool.Output(t, testtool.Program(t, "debugfs"), "-w", "-R", "ssv state 0", path)
 	if _, _, err := build(t, Spec{Source: path}, rand.Reader); !errors.Is(err, ext4.ErrUnclean) {
 		t.Errorf("not cleanly unmounted: %v", err)

@@ -47,7 +47,9 @@ type Spec struct {
 	Size   int64     // of the disk, in bytes; 0 for an ext4 image: just enough
 	LUKS   luks.Spec // zero values are luks's defaults, but KDF's is luks.MinimalPBKDF2, which GRUB 2.12 opens
 	Files  []File    // added to a folder or archive
-	Label  string    // of the ext4 file system that is made; at most 16 bytes
+	// AllRoot gives every entry of a folder or archive to root.
+	AllRoot bool
+	Label   string // of the ext4 file system that is made; at most 16 bytes
 
 	// Time is when the file system was made, for entries without a time of their own too. The
 	// zero Time means the beginning of 1970, so that equal input makes equal content.

@@ -95,6 +95,7 @@ With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, wri
 	flags.Var(&size, "size", "size of the disk, as 4G; may be left out for an ext4 image")
 	flags.StringVar(&output, "output", "", "disk image to write")
 	flags.StringVar(&spec.Label, "label", "", "label of the ext4 file system that is made")
+	flags.BoolVar(&spec.AllRoot, "all-root", false, "give every file to root, as for a folder that an ordinary user unpacked")
 	flags.StringVar(&spec.LUKS.UUID, "uuid", "", "UUID of the LUKS header (random)")
 	flags.IntVar(&spec.LUKS.SectorSize, "sector-size", 4096, "sector size of the encryption: 512 or 4096")
 	flags.IntVar(&iterations, "iterations", 0, "PBKDF2 iterations of the key slot (by the passphrase's length)")

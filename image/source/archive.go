@@ -141,6 +141,7 @@ const (
 	paxXattr           = "SCHILY.xattr."
 	paxLibarchiveXattr = "LIBARCHIVE.xattr."
 	paxACL             = "SCHILY.acl."
+	paxSELinux         = "RHT.security.selinux" // GNU tar --selinux: the label without its final zero byte
 )
 
 func tarXattrs(path string, records map[string]string) ([]Xattr, error) {
@@ -162,6 +163,9 @@ func tarXattrs(path string, records map[string]string) ([]Xattr, error) {
 			return nil, fmt.Errorf("%w: %s has the attribute %s: %w", ErrEntry, path, name, err)
 		}
 		values[name] = string(raw)
+	}
+	if label, ok := records[paxSELinux]; ok {
+		values["security.selinux"] = label + "\x00"
 	}
 	for key, value := range records {
 		if name, ok := strings.CutPrefix(key, paxXattr); ok {

@@ -50,6 +50,7 @@ var (
 		{Name: "usr/bin/su2", Typeflag: tar.TypeLink, Linkname: "./usr/bin/su"},
 		{Name: "/bin", Typeflag: tar.TypeSymlink, Linkname: "../usr/bin", Mode: 0o777},
 		{Name: "dev/null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3},
+		{Name: "se", Typeflag: tar.TypeDir, PAXRecords: map[string]string{"RHT.security.selinux": "u:r:t:s0"}},
 		{Name: "dev/sda", Typeflag: tar.TypeBlock, Mode: 0o660, Devmajor: 8, Devminor: 0},
 		{Name: "pipe", Typeflag: tar.TypeFifo, Mode: 0o600},
 	}
@@ -91,7 +92,10 @@ func TestArchive(t *testing.T) {
 			if e := entries[3]; e.Path != "/bin" || e.Link != "../usr/bin" {
 				t.Errorf("got %+v", e)
 			}
-			if e := entries[5]; e.Type != BlockDevice || e.Major != 8 || e.Minor != 0 || e.Mode != 0o660 {
+			if x := entries[5].Xattrs; !reflect.DeepEqual(x, []Xattr{{"security.selinux", []byte("u:r:t:s0\x00")}}) {
+				t.Errorf("got %q", x)
+			}
+			if e := entries[6]; e.Type != BlockDevice || e.Major != 8 || e.Minor != 0 || e.Mode != 0o660 {
 				t.Errorf("got %+v", e)
 			}
 			again, _ := read(t, src)

@@ -72,3 +72,15 @@ func makeParents(have map[string]Type, dir string, at time.Time, f WalkFunc) err
 	}
 	return nil
 }
+
+// AllRoot is src with every entry belonging to root, as in a folder that an ordinary user unpacked.
+func AllRoot(src Source) Source { return &allRoot{src} }
+
+type allRoot struct{ src Source }
+
+func (a *allRoot) Walk(ctx context.Context, f WalkFunc) error {
+	return a.src.Walk(ctx, func(e Entry, content io.Reader) error {
+		e.UID, e.GID = 0, 0
+		return f(e, content)
+	})
+}

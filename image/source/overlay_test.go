@@ -37,3 +37,12 @@ func TestWith(t *testing.T) {
 		t.Errorf("through a link: %v", err)
 	}
 }
+
+func TestAllRoot(t *testing.T) {
+	src := open(t, write(t, pack(t, tar.Header{Name: "a", Typeflag: tar.TypeReg, Uid: 1000, Gid: 50, Size: 1, Mode: 0o640})))
+	before, _ := read(t, src)
+	after, content := read(t, AllRoot(src))
+	if before[0].UID != 1000 || after[0].UID != 0 || after[0].GID != 0 || after[0].Mode != 0o640 || content["/a"] != "x" {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+}
