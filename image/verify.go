@@ -31,7 +31,7 @@ type Verified struct {
 }
 
 // Verify decrypts a disk and checks all of it: the image's structure and reference counts, both
-// partition tables, the LUKS header, the file system's metadata with their checksums, that every block in use was really
+// partition tables, both LUKS headers, the file system's metadata with their checksums, that every block in use was really
 // written, and what is expected. It reads every byte once and holds some MiB. What it finds wrong
 // it reports together, as far as it could go on.
 //
@@ -44,6 +44,9 @@ func Verify(ctx context.Context, file io.ReaderAt, size int64, passphrase []byte
 	var problems []error
 	if err := want.compareHeader(d.Header); err != nil {
 		problems = append(problems, err)
+	}
+	if status := d.Header.Status(); status.Other != nil {
+		problems = append(problems, fmt.Errorf("only the %s copy of the LUKS header is in order; the other: %w", status.Used, status.Other))
 	}
 	slot, cipher, err := d.unlock(passphrase)
 	if err != nil {

@@ -114,6 +114,8 @@ func TestVerifyRefuses(t *testing.T) {
 		"group descriptors":  {spoil: flip(payload + blockSize + 4), is: as(&brokenFS)},
 		"partition table":    {spoil: flip(512 + 16), is: is(gpt.ErrDamaged)},
 		"its copy":           {spoil: flip(64<<20 - 100 - 512), is: is(gpt.ErrDamaged)},
+		"first LUKS header":  {spoil: flip(partitionStart + 5000), is: is(luks.ErrChecksum)},
+		"second LUKS header": {spoil: flip(partitionStart + 16384 + 5000), is: is(luks.ErrChecksum)},
 		"LUKS header copies": {spoil: func(b []byte) { flip(partitionStart + 5000)(b); flip(partitionStart + 16384 + 5000)(b) }, is: is(luks.ErrDamaged)},
 		"hole in content":    {spoil: func(b []byte) { at := hostOffset(t, b, content); clear(b[at:][:blockSize]) }, is: is(ErrMissing)},
 		"hole in superblock": {spoil: func(b []byte) { at := hostOffset(t, b, payload); clear(b[at:][:blockSize]) }, is: is(ErrMissing)},
