@@ -17,6 +17,10 @@ var (
 		guid.MustParse("462caa21-7614-4503-836e-8ab6f4662331"), // MdeModulePkg/Application/UiApp
 		guid.MustParse("eec25bdc-67f2-4d95-b1d5-f81b2039d11d"), // MdeModulePkg/Application/BootManagerMenuApp
 	}
+	// kernelLoader takes the kernel that the host gives with -kernel; the boot manager tries it before
+	// GRUB. It checks against the kernel-hashes area: without one nothing is checked.
+	kernelLoader = guid.MustParse("806040ca-dad9-4978-a3b4-2d2ab0c8a48f") // OvmfPkg/QemuKernelLoaderFsDxe
+
 	// shells, whatever their file's type.
 	shells = []guid.GUID{
 		guid.MustParse("7c04a583-9e3e-4f1c-ad65-e05268d0b4d1"), // ShellPkg/Application/Shell
@@ -58,7 +62,7 @@ func Bundle(firmware, grubEFI []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.checkBootPaths(); err != nil {
+	if err := t.checkBootPaths(img); err != nil {
 		return nil, err
 	}
 	v, old := t.grub()
@@ -109,12 +113,13 @@ func (t *Tree) grub() (*Volume, *File) {
 }
 
 // checkBootPaths refuses firmware that holds a shell, an application that is not known, volumes
-// inside volumes that were not looked into, or more than one GRUB.
-func (t *Tree) checkBootPaths() error {
+// inside volumes that were not looked into, a loader for kernels that it cannot check, or more than one GRUB.
+func (t *Tree) checkBootPaths(img *Image) error {
+	_, checksKernels := img.HashesArea()
 	found := false
 	for _, v := range t.Volumes() {
 		for _, f := range v.Files {
-			bad := slices.Contains(shells, f.GUID)
+			bad := slices.Contains(shells, f.GUID) || f.GUID == kernelLoader && !checksKernels
 			switch {
 			case f.GUID == grubGUID:
 				bad = bad || found || f.Type != fileApplication

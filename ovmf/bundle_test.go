@@ -193,10 +193,17 @@ func TestBundleRefusesOtherBootPaths(t *testing.T) {
 			}
 		}
 	}
-	// A known application is no boot path.
+	// A known application is no boot path, and neither is a loader that checks what it loads.
 	tree := mustUnpack(t, small(t))
 	addFile(dxe(t, tree), knownApplications[0].String(), fileApplication, ui)
-	mustBundle(t, mustPack(t, tree), efiApplication(0x1000, 'g'))
+	addFile(dxe(t, tree), kernelLoader.String(), 0x07, ui)
+	firmware := mustPack(t, tree)
+	mustBundle(t, firmware, efiApplication(0x1000, 'g'))
+	copy(firmware[len(firmware)-hashesEntry:], make([]byte, 8))
+	out, err := Bundle(firmware, efiApplication(0x1000, 'g'))
+	if bad := (*BootPathError)(nil); out != nil || !errors.As(err, &bad) || bad.GUID != kernelLoader {
+		t.Errorf("loader of unchecked kernels: %d bytes, %v", len(out), err)
+	}
 }
 
 // TestBundleOddGRUBFiles: a place for GRUB that is not what edk2 makes is refused, not repaired.

@@ -79,7 +79,7 @@ func Inspect(data []byte) (*Report, error) {
 	for i, v := range t.Volumes() {
 		r.Volumes = append(r.Volumes, VolumeFacts{v.Name, i >= packed, v.Offset, v.Size(), len(v.Files), v.Free})
 	}
-	if err := t.checkBootPaths(); err != nil {
+	if err := t.checkBootPaths(img); err != nil {
 		r.Problems = append(r.Problems, err.Error())
 	}
 	v, file := t.grub()

@@ -43,7 +43,10 @@ func (a *app) measureCommand() *cobra.Command {
 starts from this firmware. Flags are those of sev-snp-measure; modes: ` + strings.Join(modeNames(), ", ") + `.
 
 With --record FILE the digest is added to a boot record, which is made if it is not there;
-for a new one, the disk's UUID and header pin are needed.`,
+for a new one, the disk's UUID and header pin are needed. The record is JSON: version,
+firmware {sha256, size, secret_area, hashes_area}, digests [{mode, vcpus, vcpu_type, …,
+digest}], disk {uuid, header_pin, content_digest}, made_with. It holds no secret, and its bytes
+are fixed: a record that was edited or reformatted is refused.`,
 		Example: `  sealboot measure --mode sev --ovmf firmware.fd
   sealboot measure --mode snp --ovmf firmware.fd --vcpus 4 --vcpu-type EPYC-v4 --guest-features 0x1
   sealboot measure --mode seves --ovmf firmware.fd --vcpus 4 --vcpu-type EPYC-v4 --record record.json`,
