@@ -56,13 +56,12 @@ func hasCsumHi(raw []byte) bool {
 
 // Places of checksums in metadata blocks.
 const (
-	dirTailSize     = 12 // a fake entry of kind 0xde at the end of a folder's leaf block
-	indexTailSize   = 8  // behind the last possible entry of a hash tree block
-	xattrBlockCsum  = 16 // h_checksum
-	groupDescCsum   = 0x1e
-	journalMagic    = 0xc03b3998
-	journalV2Super  = 4
-	journalFirstLog = 1
+	dirTailSize    = 12 // a fake entry of kind 0xde at the end of a folder's leaf block
+	indexTailSize  = 8  // behind the last possible entry of a hash tree block
+	xattrBlockCsum = 16 // h_checksum
+	groupDescCsum  = 0x1e
+	journalMagic   = 0xc03b3998
+	journalV2Super = 4
 )
 
 // xattrChecksum is over the block's number and the block with its checksum taken as zero.

@@ -210,6 +210,9 @@ func (f *Reader) Walk(ctx context.Context, use source.WalkFunc) error {
 	return w.visit("/", root)
 }
 
+// pathMost bounds how deep folders may lie: far deeper than any program can name (Linux PATH_MAX is 4096).
+const pathMost = 64 << 10
+
 type walker struct {
 	f    *Reader
 	ctx  context.Context
@@ -220,6 +223,9 @@ type walker struct {
 func (w *walker) visit(path string, n *record) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
+	}
+	if len(path) > pathMost {
+		return broken(n.where(), "path of more than %d bytes", pathMost)
 	}
 	if first, ok := w.seen[n.number]; ok {
 		if n.kind() == kindFolder {

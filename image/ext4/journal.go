@@ -44,9 +44,7 @@ func (w *Writer) makeJournal() error {
 // Places of indirect blocks in i_block.
 const (
 	directBlocks   = 12
-	indirectSingle = 12
 	indirectDouble = 13
-	indirectTriple = 14
 )
 
 // makeResizeInode makes the inode that owns the blocks reserved for descriptors: its double
@@ -65,18 +63,22 @@ func (w *Writer) makeResizeInode() error {
 	n.own(double)
 	le.PutUint32(n.block[4*indirectDouble:], uint32(double.start))
 	list := make([]byte, blockSize)
+	var backups []uint64
+	for group := uint32(1); group < g.groups; group++ {
+		if hasBackup(group) {
+			backups = append(backups, g.groupStart(group))
+		}
+	}
 	for i := range g.reservedDescs {
 		block := 1 + g.descBlocks + i
 		at := (g.descBlocks + i) % addresses
 		le.PutUint32(list[4*at:], block)
 		n.own(span{uint64(block), 1})
 		twins := make([]byte, 0, blockSize)
-		for group := uint32(1); group < g.groups; group++ {
-			if hasBackup(group) {
-				twin := uint64(block) + g.groupStart(group)
-				twins = le.AppendUint32(twins, uint32(twin))
-				n.own(span{twin, 1})
-			}
+		for _, start := range backups {
+			twin := uint64(block) + start
+			twins = le.AppendUint32(twins, uint32(twin))
+			n.own(span{twin, 1})
 		}
 		if err := w.out.write(uint64(block), twins[:blockSize]); err != nil {
 			return err
