@@ -165,9 +165,7 @@ func forge(t *testing.T, l *lab, h *launch, change func(*sev.Session)) {
 		kept, err = tx.session(h.session.ID)
 		return err
 	}))
-	plain, err := l.key.open(kept.sealed, kept.purpose()...)
-	must(t, err)
-	keys, err := sev.ParseSession(plain)
+	keys, err := l.key.session(kept)
 	must(t, err)
 	measurement := func() []byte { // facts of LAUNCH_MEASURE, AMD SEV API 55766
 		nonce := h.measured.Measurement[32:]

@@ -91,33 +91,36 @@ func outcome(r *Refusal) state {
 // judge compares the measurement with what the image's owner expects, and seals the secrets. Whatever goes wrong
 // in it is a refusal, of the same class, so that the session ends and its sender learns nothing.
 func (s *Server) judge(t *transaction, kept *session, m sev.Measurement, api sev.API, entry *Entry) (sev.Packet, *Refusal) {
-	plain, err := s.store.key.open(kept.sealed, kept.purpose()...)
+	keys, err := s.store.key.session(kept)
 	if err != nil {
 		return sev.Packet{}, refusef(wire.Refused, "open session's keys: %w", err)
-	}
-	defer clear(plain)
-	keys, err := sev.ParseSession(plain)
-	if err != nil {
-		return sev.Packet{}, refusef(wire.Refused, "read session's keys: %w", err)
 	}
 	defer keys.Wipe()
 	entry.Policy = keys.Policy.String()
 	img, err := t.image(kept.image)
-	switch {
-	case kept.version == 0 || errors.Is(err, ErrNoImage):
-		return sev.Packet{}, refusef(wire.Refused, "no image was registered under that name")
-	case err != nil:
+	none := kept.version == 0 || errors.Is(err, ErrNoImage)
+	if none {
+		img, err = s.decoy.again()
+	}
+	if err != nil {
 		return sev.Packet{}, refusef(wire.Refused, "read image: %w", err)
+	}
+	digest, ok := match(keys, m, api, digests(img.record, img.policy.Mode()))
+	cause := ""
+	if !ok {
+		cause = likely(keys, m, api, img)
+	}
+	switch {
+	case none:
+		return sev.Packet{}, refusef(wire.Refused, "no image was registered under that name")
 	case img.revoked:
 		return sev.Packet{}, refusef(wire.Refused, "image is revoked")
 	case img.version != kept.version:
 		return sev.Packet{}, refusef(wire.Expired, "session is of version %d, image is now of version %d", kept.version, img.version)
 	case keys.Policy != img.policy.Guest:
 		return sev.Packet{}, refusef(wire.Refused, "session's policy is not the image's")
-	}
-	digest, ok := match(keys, m, api, digests(img.record, img.policy.Mode()))
-	if !ok {
-		return sev.Packet{}, refusef(wire.Refused, "%w: %s", sev.ErrMeasurement, likely(keys, m, api, img))
+	case !ok:
+		return sev.Packet{}, refusef(wire.Refused, "%w: %s", sev.ErrMeasurement, cause)
 	}
 	entry.Digest = hex.EncodeToString(digest[:])
 	if !img.policy.allows(api) { // confirmed by now: it is in the measurement's MAC

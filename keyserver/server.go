@@ -50,6 +50,7 @@ type Server struct {
 	working     chan struct{}
 	limits      limits
 	limiter     *limiter
+	decoy       *image // what is judged where there is no image
 }
 
 // NewServer makes a server. Without a root to trust it would refuse everybody, which is an error here.
@@ -75,7 +76,11 @@ func NewServer(c Config) (*Server, error) {
 	case c.Rate < 1 || c.Rate > maxRate:
 		return nil, fmt.Errorf("%d requests a second: not between 1 and %d", c.Rate, maxRate)
 	}
-	return &Server{store: c.Store, chains: newChains(c.Roots), random: c.Random, now: c.Now, log: c.Log,
+	decoy, err := newDecoy(c.Random)
+	if err != nil {
+		return nil, fmt.Errorf("make key server: %w", err)
+	}
+	return &Server{decoy: decoy, store: c.Store, chains: newChains(c.Roots), random: c.Random, now: c.Now, log: c.Log,
 		ttl: c.SessionTTL, maxSessions: c.MaxSessions, working: make(chan struct{}, maxWorking), limits: defaultLimits, limiter: newLimiter(c.Rate)}, nil
 }
 
@@ -99,17 +104,16 @@ func (s *Server) OpenSession(ctx context.Context, from Source, r wire.SessionReq
 		}
 		return wire.Session{}, refusal
 	}
-	policy := DefaultPolicy()
 	m, err := scanImage(s.store.db.QueryRowContext(ctx, `SELECT `+imageColumns+` FROM images WHERE name = ?`, r.Image).Scan)
-	switch {
-	case errors.Is(err, ErrNoImage):
+	if errors.Is(err, ErrNoImage) {
 		entry.Cause = "image is not registered: its measurement will be refused"
-	case err != nil:
-		return wire.Session{}, err
-	default:
-		policy, entry.Version = m.policy, m.version
+		m, err = s.decoy.again()
 	}
-	keys, start, err := sev.NewSession(p.pdh, policy.Guest, s.random)
+	if err != nil {
+		return wire.Session{}, err
+	}
+	entry.Version = m.version
+	keys, start, err := sev.NewSession(p.pdh, m.policy.Guest, s.random)
 	if err != nil {
 		return wire.Session{}, fmt.Errorf("make session: %w", err)
 	}
@@ -118,7 +122,7 @@ func (s *Server) OpenSession(ctx context.Context, from Source, r wire.SessionReq
 	if err != nil {
 		return wire.Session{}, fmt.Errorf("make session: %w", err)
 	}
-	entry.Session, entry.Platform, entry.Policy = kept.id, p.name, policy.Guest.String()
+	entry.Session, entry.Platform, entry.Policy = kept.id, p.name, m.policy.Guest.String()
 	err = s.store.write(ctx, func(t *transaction) error {
 		gone, err := t.makeRoom(s.maxSessions, now)
 		if err != nil {
@@ -137,7 +141,7 @@ func (s *Server) OpenSession(ctx context.Context, from Source, r wire.SessionReq
 	if err != nil {
 		return wire.Session{}, fmt.Errorf("make session: %w", err)
 	}
-	return wire.Session{ID: kept.id, Policy: uint32(policy.Guest), DHCert: start.GODH[:], Blob: start.Session[:], Expires: kept.expires.UTC()}, nil
+	return wire.Session{ID: kept.id, Policy: uint32(m.policy.Guest), DHCert: start.GODH[:], Blob: start.Session[:], Expires: kept.expires.UTC()}, nil
 }
 
 // keep makes the session's row, with its keys sealed.

@@ -4,6 +4,8 @@ import (
 	"database/sql"
 	"errors"
 	"time"
+
+	"github.com/sealboot/sealboot/sev"
 )
 
 // state is how far a session has come. It leaves "open" once and never comes back: the store's own
@@ -32,6 +34,16 @@ type session struct {
 // purpose binds the sealed session to its row.
 func (s *session) purpose() [][]byte {
 	return [][]byte{[]byte("session"), []byte(s.id), []byte(s.image), number(s.version), number(s.expires.Unix())}
+}
+
+// session opens a session's policy and keys. The caller wipes them.
+func (k *Key) session(s *session) (*sev.Session, error) {
+	plain, err := k.open(s.sealed, s.purpose()...)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	return sev.ParseSession(plain)
 }
 
 var errNoSession = errors.New("no such session")
