@@ -5,9 +5,9 @@
 // A Spec says what is launched; Digest computes from it alone, with no I/O, 32 bytes
 // (SHA-256) for SEV and SEV-ES and 48 bytes (SHA-384) for SEV-SNP.
 //
-// Sources: AMD, Secure Encrypted Virtualization API 0.24 (55766), LAUNCH_UPDATE_DATA and
-// LAUNCH_UPDATE_VMSA; AMD, SEV Secure Nested Paging Firmware ABI 1.55 (56860), section
-// 8.17 (page info) and table 67; QEMU docs/system/i386/amd-memory-encryption.rst and
+// Sources: AMD, Secure Encrypted Virtualization API (55766), LAUNCH_UPDATE_DATA and
+// LAUNCH_UPDATE_VMSA; AMD, SEV Secure Nested Paging Firmware ABI (56860),
+// SNP_LAUNCH_UPDATE (page info); QEMU docs/system/i386/amd-memory-encryption.rst and
 // target/i386/sev.c (kernel hashes); AMD64 Architecture Programmer's Manual volume 2,
 // table B-4 (VMSA). Recorded digests of an independent calculator are in testdata.
 package measure

@@ -13,11 +13,11 @@ const (
 	ldSize   = sha512.Size384
 	pageSize = ovmf.PageSize
 
-	// vmsaGPA is the address that a VMSA page is measured under (SNP ABI 8.17: -1, page aligned, 52 bits, as KVM passes it).
+	// vmsaGPA is the address that a VMSA page is measured under (-1 without the bits above 47 and those within a page, as KVM passes it).
 	vmsaGPA = 0xfffffffff000
 )
 
-// pageType is PAGE_TYPE of SNP_LAUNCH_UPDATE (SNP ABI, table 65).
+// pageType is PAGE_TYPE of SNP_LAUNCH_UPDATE (SNP ABI).
 type pageType uint8
 
 const (
@@ -29,7 +29,7 @@ const (
 	pageCPUID      pageType = 6
 )
 
-// launch is the digest as it grows page by page (SNP ABI 8.17.2, PAGE_INFO).
+// launch is the digest as it grows page by page (SNP ABI, SNP_LAUNCH_UPDATE, PAGE_INFO).
 type launch struct{ ld [ldSize]byte }
 
 const pageInfoSize = 0x70

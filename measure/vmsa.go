@@ -20,7 +20,7 @@ const (
 	vmsaEFER, vmsaCR4, vmsaCR0, vmsaDR7, vmsaDR6            = 0xd0, 0x148, 0x158, 0x160, 0x168
 	vmsaRFLAGS, vmsaRIP, vmsaGPAT, vmsaRDX                  = 0x170, 0x178, 0x268, 0x310
 	vmsaSEVFeatures, vmsaXCR0, vmsaMXCSR, vmsaX87FCW        = 0x3b0, 0x3e8, 0x408, 0x410
-	patReset                                         uint64 = 0x0007040600070406 // PAT MSR at reset (APM volume 2, 7.8.2)
+	patReset                                         uint64 = 0x0007040600070406 // PAT MSR at reset (AMD64 APM volume 2)
 	patGCE                                           uint64 = 0x00070106
 )
 

@@ -14,8 +14,7 @@
 //
 // linuxboot/fiano (2026-05) edits volumes too. Tried on Debian's OVMF.amdsev.fd, taking the image
 // apart and putting it together changed 673,640 of its 4,194,304 bytes, since it always packs
-// anew, and took 4.7 s where this package takes 0.2; it accepted wrong volume and file
-// checksums, and it unpacks LZMA without a bound. What has to be edited here is one file in
+// anew; it accepted wrong volume and file checksums, and it unpacks LZMA without a bound. What has to be edited here is one file in
 // one volume, under one packed section: small enough to be strict about. UEFIExtract A62
 // reads the result and takes out the same application.
 //
@@ -24,5 +23,5 @@
 // edk2 OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm (table at the end) and
 // OvmfPkg/ResetVector/X64/OvmfSevMetadata.asm; edk2 OvmfPkg/Library/PlatformBootManagerLibGrub
 // (boots a shell if one is there, then GRUB, and stops after that); UEFI Platform Initialization
-// Specification 1.8, volume 3 (volumes, files, sections).
+// Specification, volume 3 (volumes, files, sections).
 package ovmf

@@ -6,7 +6,7 @@ import (
 	"github.com/sealboot/sealboot/internal/guid"
 )
 
-// FileType is a firmware file's type (PI specification 1.8, volume 3, 2.1.4.1).
+// FileType is a firmware file's type (PI specification, volume 3, EFI_FV_FILETYPE).
 type FileType uint8
 
 const (
@@ -17,7 +17,7 @@ const (
 )
 
 const (
-	fileHeader    = 24 // GUID, u16 checksums, u8 type, u8 attributes, u24 size, u8 state (PI volume 3, 3.2.3)
+	fileHeader    = 24 // GUID, u16 checksums, u8 type, u8 attributes, u24 size, u8 state (PI volume 3, EFI_FFS_FILE_HEADER)
 	maxFileSize   = 1<<24 - 1
 	fileLarge     = 0x01 // FFS_ATTRIB_LARGE_FILE
 	fileFixed     = 0x04 // FFS_ATTRIB_FIXED

@@ -9,7 +9,7 @@ import (
 // ErrNotEFIApplication says that a file is not a PE32+ EFI application for x86-64.
 var ErrNotEFIApplication = errors.New("not a PE32+ EFI application for x86-64")
 
-// Fields of a PE file (Microsoft PE Format; UEFI specification 2.10, 2.1.1).
+// Fields of a PE file (Microsoft PE Format; machine and subsystem: UEFI specification, 2.1.1).
 const (
 	peMachineAMD64   = 0x8664
 	peMagic          = 0x20b // PE32+

@@ -8,7 +8,7 @@ import (
 	"github.com/sealboot/sealboot/internal/guid"
 )
 
-// Types of sections (PI specification 1.8, volume 3, 2.1.5.1).
+// Types of sections (PI specification, volume 3, EFI_SECTION_TYPE).
 const (
 	sectionCompression = 0x01
 	sectionGUIDDefined = 0x02

@@ -8,15 +8,15 @@ import (
 	"github.com/sealboot/sealboot/internal/guid"
 )
 
-// File systems of volumes (PI specification 1.8, volume 3, 3.2.2).
+// File systems of volumes (PI specification, volume 3: EFI_FIRMWARE_FILE_SYSTEM2_GUID and 3).
 var (
 	ffs2GUID = guid.MustParse("8c8ce578-8a3d-4f1c-9935-896185c32dd3")
 	ffs3GUID = guid.MustParse("5473c07a-3dcb-4dca-bd6f-1e9689e7349a")
 )
 
 const (
-	volumeHeader    = 56     // fixed part, in front of the block map (PI volume 3, 3.2.1)
-	volumeExtHeader = 16 + 4 // name, size
+	volumeHeader    = 56     // fixed part, in front of the block map (PI volume 3, EFI_FIRMWARE_VOLUME_HEADER)
+	volumeExtHeader = 16 + 4 // name, size: EFI_FIRMWARE_VOLUME_EXT_HEADER
 	erasePolarity   = 0x800  // EFI_FVB2_ERASE_POLARITY: an erased bit is 1
 	erased          = 0xff
 )
