@@ -16,11 +16,8 @@ func (k *VolumeKey) Bytes() []byte { return k.bytes }
 // Wipe overwrites the key. Copies inside a Cipher remain until it is collected.
 func (k *VolumeKey) Wipe() { clear(k.bytes) }
 
-// String keeps the key out of logs.
-func (k *VolumeKey) String() string { return "volume key (not shown)" }
-
-// GoString keeps the key out of logs.
-func (k *VolumeKey) GoString() string { return k.String() }
+// Format keeps the key out of logs, whatever the verb.
+func (k *VolumeKey) Format(f fmt.State, _ rune) { io.WriteString(f, "volume key (not shown)") }
 
 func newVolumeKey(size int, random io.Reader) (*VolumeKey, error) {
 	key := &VolumeKey{make([]byte, size)}

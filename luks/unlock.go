@@ -2,6 +2,7 @@ package luks
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -38,17 +39,18 @@ func (h *Header) Unlock(passphrase []byte) (slot int, key *VolumeKey, err error)
 			continue
 		}
 		key, err := h.UnlockSlot(s.ID, passphrase)
-		if err != nil {
+		if errors.Is(err, ErrNoKey) {
+			continue
+		} else if err != nil {
 			return 0, nil, err
 		}
-		if key != nil {
-			return s.ID, key, nil
-		}
+		return s.ID, key, nil
 	}
 	return 0, nil, ErrNoKey
 }
 
-// UnlockSlot tries one key slot. The key is nil if the passphrase does not open it.
+// UnlockSlot tries one key slot, whatever its priority. ErrNoKey says that the passphrase does
+// not open it.
 func (h *Header) UnlockSlot(slot int, passphrase []byte) (*VolumeKey, error) {
 	if len(passphrase) == 0 {
 		return nil, ErrEmptyPassphrase
@@ -62,7 +64,10 @@ func (h *Header) UnlockSlot(slot int, passphrase []byte) (*VolumeKey, error) {
 		return nil, fmt.Errorf("open key slot %d: %w", slot, err)
 	}
 	right, err := h.meta.digest.matches(key)
-	if err != nil || !right {
+	if err == nil && !right {
+		err = ErrNoKey
+	}
+	if err != nil {
 		clear(key)
 		return nil, err
 	}
