@@ -38,6 +38,9 @@ installed='
 /sbin/e2fsck e2fsprogs
 /sbin/sgdisk gdisk
 /usr/bin/setfattr attr
+/usr/bin/xz xz-utils
+/usr/bin/zstd zstd
+/usr/bin/openssl openssl
 /usr/share/doc/libc6-dev libc6-dev
 '
 # What is fetched and unpacked, never installed: suite, package.
