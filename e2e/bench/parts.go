@@ -70,7 +70,7 @@ func (b *bench) encrypt(ctx context.Context) error {
 		b.sealboot("image", "build", "--source", source, "--key-file", key, "--output", ours),
 		// iter-time keeps the time of key stretching out of the comparison.
 		[]string{"qemu-img", "convert", "-f", "raw", "-O", "luks", "--object", "secret,id=s,file=" + key,
-			"-o", "key-secret=s,iter-time=10", source, theirs},
+			"-o", "key-secret=s,iter-time=100", source, theirs},
 		[]string{"cp", source, copied},
 		b.sealboot("image", "build", "--source", tree, "--size", "2300M", "--key-file", key, "--output", tar))
 	if err != nil {
