@@ -39,6 +39,7 @@ installed='
 /sbin/sgdisk gdisk
 /usr/bin/setfattr attr
 /usr/bin/xz xz-utils
+/usr/bin/cpio cpio
 /usr/bin/zstd zstd
 /usr/bin/openssl openssl
 /usr/share/doc/libc6-dev libc6-dev
