@@ -6,11 +6,13 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/sealboot/sealboot/image/ext4"
 	"github.com/sealboot/sealboot/image/gpt"
 	"github.com/sealboot/sealboot/image/qcow2"
+	"github.com/sealboot/sealboot/internal/testtool"
 	"github.com/sealboot/sealboot/luks"
 )
 
@@ -44,6 +46,26 @@ func TestVerify(t *testing.T) {
 	}
 	if v.FileSystem.Files != 3 || v.KeySlot != 0 {
 		t.Errorf("%+v", v.FileSystem)
+	}
+}
+
+// TestVerifyInOtherContainers: what qemu-img makes of a disk has the same content.
+func TestVerifyInOtherContainers(t *testing.T) {
+	qemuImg := testtool.Program(t, "qemu-img")
+	image, made, err := build(t, Spec{Source: archive(t), Size: 64 << 20}, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cluster := range []string{"512", "4k", "2M"} {
+		other := filepath.Join(t.TempDir(), "other.qcow2")
+		testtool.Output(t, qemuImg, "convert", "-f", "qcow2", "-O", "qcow2", "-o", "cluster_size="+cluster, image, other)
+		data, err := os.ReadFile(other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verify(t, data, passphrase, Expected{HeaderPin: &made.HeaderPin, ContentDigest: &made.ContentDigest}); err != nil {
+			t.Errorf("clusters of %s: %v", cluster, err)
+		}
 	}
 }
 
