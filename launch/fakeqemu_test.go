@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(fakeQEMU); dir != "" {
 		os.Exit(playQEMU(dir, os.Args[1:]))
 	}
+	if folder := os.Getenv(standIn); folder != "" {
+		os.Exit(playStandIn(folder, os.Args[1:]))
+	}
 	os.Exit(m.Run())
 }
 

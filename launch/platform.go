@@ -49,8 +49,8 @@ type measurement struct {
 	major, minor, build uint8
 }
 
-// measure asks for the measurement, and for the numbers that are counted into it.
-func measure(ctx context.Context, q *qmp.Client, policy uint32) (measurement, error) {
+// launchMeasure asks for the measurement, and for the numbers that are counted into it.
+func launchMeasure(ctx context.Context, q *qmp.Client, policy uint32) (measurement, error) {
 	var state struct {
 		Enabled bool   `json:"enabled"`
 		Major   uint8  `json:"api-major"`

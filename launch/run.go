@@ -147,7 +147,7 @@ func (l Launcher) runGuest(ctx context.Context, s Spec, g guest, session wire.Se
 	err = l.stage(Measure, func() (err error) {
 		ctx, cancel := context.WithTimeout(ctx, queryTime)
 		defer cancel()
-		m, err = measure(ctx, q, session.Policy)
+		m, err = launchMeasure(ctx, q, session.Policy)
 		return err
 	})
 	if err != nil {
