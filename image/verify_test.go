@@ -160,6 +160,47 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 }
 
+// TestOpenRefusesOtherDisks opens whole images that no build of ours made.
+func TestOpenRefusesOtherDisks(t *testing.T) {
+	part := gpt.Partition{Type: RootType, ID: RootType, Offset: 1 << 20, Size: 1 << 20}
+	second := part
+	second.Offset = 2 << 20
+	for name, c := range map[string]struct {
+		partitions []gpt.Partition
+		want       error
+	}{
+		"no root partition":   {nil, ErrNotBuilt},
+		"two root partitions": {[]gpt.Partition{part, second}, ErrNotBuilt},
+		"no LUKS header":      {[]gpt.Partition{part}, luks.ErrNotLUKS},
+	} {
+		f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		w, err := qcow2.NewWriter(f, 8<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, tail, err := gpt.Table{DiskID: RootType, Partitions: c.partitions}.Encode(8 << 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, headErr := w.WriteAt(head, 0)
+		_, tailErr := w.WriteAt(tail, 8<<20-gpt.TailSize)
+		if err := errors.Join(headErr, tailErr, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, err := Open(t.Context(), f, info.Size()); d != nil || !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // reader gives the plaintext of an image's payload.
 func reader(t *testing.T, image []byte) (*plain, *Disk) {
 	t.Helper()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -160,6 +161,36 @@ func TestReadRefuses(t *testing.T) {
 	}
 	if _, err := Read(bytes.NewReader(nil), 512); !errors.Is(err, ErrNotGPT) {
 		t.Errorf("tiny disk: %v", err)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for name, spoil := range map[string]func(*Table){
+		"no type":        func(t *Table) { t.Partitions[0].Type = guid.GUID{} },
+		"no identifier":  func(t *Table) { t.Partitions[0].ID = guid.GUID{} },
+		"odd offset":     func(t *Table) { t.Partitions[0].Offset++ },
+		"odd size":       func(t *Table) { t.Partitions[0].Size++ },
+		"empty":          func(t *Table) { t.Partitions[0].Size = 0 },
+		"over the table": func(t *Table) { t.Partitions[0].Offset = HeadSize - 512 },
+		"over the end":   func(t *Table) { t.Partitions[1].Size = disk - TailSize - t.Partitions[1].Offset + 512 },
+		"size wraps":     func(t *Table) { t.Partitions[1].Size = 1<<63 - 512 },
+		"long name":      func(t *Table) { t.Partitions[0].Name = strings.Repeat("x", 37) },
+		"overlap":        func(t *Table) { t.Partitions[1].Offset -= 512 },
+		"too many":       func(t *Table) { t.Partitions = make([]Partition, 129) },
+	} {
+		table := Table{DiskID: goodTable.DiskID, Partitions: slices.Clone(goodTable.Partitions)}
+		if err := table.Validate(disk); err != nil {
+			t.Fatalf("the good table: %v", err)
+		}
+		spoil(&table)
+		if head, tail, err := table.Encode(disk); head != nil || tail != nil || !errors.Is(err, ErrLayout) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, size := range []int64{0, -512, HeadSize + TailSize - 512, disk + 1} {
+		if err := (Table{}).Validate(size); !errors.Is(err, ErrLayout) {
+			t.Errorf("a disk of %d bytes: %v", size, err)
+		}
 	}
 }
 
