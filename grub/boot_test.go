@@ -168,6 +168,19 @@ func TestStops(t *testing.T) {
 	withDisk := func(files ...diskFile) func(*machine) {
 		return func(m *machine) { m.disks[0] = makeDisk(t, testDiskUUID, passphrase, files...).path }
 	}
+	const notAccepted = "the header of the disk " + testDiskUUID + " is not accepted: LUKS2 header: a value that is not accepted"
+	editDisk := func(old, new string) func(*machine) {
+		return func(m *machine) {
+			all, err := os.ReadFile(m.disks[0])
+			if err != nil || !bytes.Contains(all, []byte(old)) || len(old) != len(new) {
+				t.Errorf("%q is not on the disk: %v", old, err)
+			}
+			m.disks[0] = filepath.Join(t.TempDir(), "disk.raw")
+			if err := os.WriteFile(m.disks[0], bytes.ReplaceAll(all, []byte(old), []byte(new)), 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 	edit := func(old, new string) func(*machine) {
 		return func(m *machine) {
 			if n := bytes.Count(m.efi, []byte(old)); n != 1 || len(old) != len(new) {
@@ -186,6 +199,8 @@ func TestStops(t *testing.T) {
 		{"no secret and keys pressed", func(m *machine) { m.table, m.keys = nil, "c\x1b[14~e\x1b" }, "no secret: nothing was put into the secret area of this machine"},
 		{"length of an entry", func(m *machine) { m.table[20+16] = 0 }, "malformed secret table: the length of an entry does not fit the table"},
 		{"wrong passphrase", func(m *machine) { m.table[40] ^= 1 }, "wrong passphrase: it does not open the disk " + testDiskUUID},
+		{"header with a null cipher", editDisk("aes-xts-plain64", "cipher_null-ecb"), notAccepted},
+		{"header that overflows GRUB's stack", editDisk(`"key_size":64`, `"key_size":99`), notAccepted},
 		{"no disk", func(m *machine) { m.disks = nil }, "no disk: none is a LUKS2 disk with the UUID " + testDiskUUID},
 		{"disk of another image", func(m *machine) { m.disks[0] = wrongDisk.path }, "no disk: none is a LUKS2 disk with the UUID " + testDiskUUID + " (there is one with another)"},
 		{"disk twice", func(m *machine) { m.disks = append(m.disks, d.path) }, "2 disks are LUKS2 disks with the UUID " + testDiskUUID + ", and only one may be"},

@@ -15,6 +15,7 @@
 #include "grub.h"
 
 #include "console.c"
+#include "header.c"
 #include "kernels.c"
 #include "keyfiles.c"
 #include "settings.c"
@@ -113,26 +114,6 @@ struct luks_disk {
 	int found, other;
 };
 
-/* The UUID of the LUKS2 header in the sector, if there is one. */
-static int luks2_uuid(const uint8_t *sector, char *uuid)
-{
-	/* LUKS2 On-Disk Format 2.1: magic at 0, version (big-endian) at 6, UUID of 40 bytes at 168. */
-	static const uint8_t magic[8] = {'L', 'U', 'K', 'S', 0xba, 0xbe, 0, 2};
-	unsigned i;
-	if (!same(sector, magic, sizeof magic))
-		return 0;
-	for (i = 0; i < UUID_LENGTH; i++) {
-		char c = (char)sector[168 + i];
-		if (c >= 'A' && c <= 'F')
-			c = (char)(c - 'A' + 'a');
-		if (i == 8 || i == 13 || i == 18 || i == 23 ? c != '-' : !digit(c) && (c < 'a' || c > 'f'))
-			return 0;
-		uuid[i] = c;
-	}
-	uuid[UUID_LENGTH] = 0;
-	return sector[168 + UUID_LENGTH] == 0;
-}
-
 static int look_at_disk(const char *disk_name, void *data)
 {
 	struct luks_disk *luks = data;
@@ -143,7 +124,7 @@ static int look_at_disk(const char *disk_name, void *data)
 	if (d)
 		grub_disk_close(d);
 	grub_errno = GRUB_ERR_NONE;
-	if (!read || !luks2_uuid(sector, uuid) || length(disk_name) >= sizeof luks->name)
+	if (!read || !header_size(sector) || !header_uuid(sector, uuid) || length(disk_name) >= sizeof luks->name)
 		return 0;
 	if (luks->want[0] && !same(luks->want, uuid, UUID_LENGTH)) {
 		luks->other = 1;
@@ -168,11 +149,38 @@ static void find_disk(const struct settings *settings, struct luks_disk *luks)
 		stop("no disk: none is a LUKS2 disk");
 }
 
+/* Copies the disk's header, judges the copy, and shows it to cryptomount. */
+static void copy_header(const struct luks_disk *luks)
+{
+	struct grub_disk *d = grub_disk_open(luks->name);
+	uint8_t *copied = grub_malloc(HEADER_MAX);
+	struct header header;
+	const char *problem;
+	uint64_t size;
+	if (!d || !copied || grub_disk_read(d, 0, 0, HEADER_BINARY, copied) != GRUB_ERR_NONE)
+		stop("read the header of the disk %s: %s", luks->uuid, grub_errmsg);
+	size = 2 * header_size(copied);
+	if (size == 0)
+		stop("the header of the disk %s is not accepted: LUKS2 header: the first copy is damaged", luks->uuid);
+	/* The disk may answer otherwise now: only what is read here is judged and used. */
+	if (grub_disk_read(d, 0, 0, size, copied) != GRUB_ERR_NONE)
+		stop("read the header of the disk %s: %s", luks->uuid, grub_errmsg);
+	problem = header_check(copied, size, &header);
+	if (problem)
+		stop("the header of the disk %s is not accepted: %s", luks->uuid, problem);
+	if (!same(header.uuid, luks->uuid, sizeof header.uuid))
+		stop("the header of the disk %s is not accepted: it changes from one reading to the next", luks->uuid);
+	if (header.end > size && grub_disk_read(d, size >> 9, 0, header.end - size, copied + size) != GRUB_ERR_NONE)
+		stop("read the key slots of the disk %s: %s", luks->uuid, grub_errmsg);
+	grub_disk_close(d);
+	keyfiles_show_header(copied, (uint32_t)header.end);
+}
+
 /* Unlocks the disk as (crypto0). */
 static void unlock(struct luks_disk *luks)
 {
-	char *arguments[] = {"-k", KEYFILES_PASSPHRASE, luks->name};
-	grub_err_t err = run("cryptomount", 3, arguments);
+	char *arguments[] = {"-k", KEYFILES_PASSPHRASE, "-H", KEYFILES_HEADER, luks->name};
+	grub_err_t err = run("cryptomount", 5, arguments);
 	keyfiles_wipe_readers();
 	if (err == GRUB_ERR_ACCESS_DENIED)
 		stop("wrong passphrase: it does not open the disk %s", luks->uuid);
@@ -283,6 +291,7 @@ static void grub_mod_init(void *module)
 	find_secrets();
 	keyfiles_show(&secrets);
 	find_disk(&settings, &luks);
+	copy_header(&luks);
 	unlock(&luks);
 	kernel = find_kernel();
 	load_kernel(kernel, &luks, &settings);

@@ -37,6 +37,9 @@ int grub_vsnprintf(char *str, size_t n, const char *fmt, __builtin_va_list args)
 int grub_snprintf(char *str, size_t n, const char *fmt, ...);
 int grub_strcmp(const char *a, const char *b);
 
+/* include/grub/mm.h */
+void *grub_malloc(size_t size);
+
 /* include/grub/term.h: the lists of terminals. */
 struct grub_term_input;
 extern struct grub_term_input *grub_term_inputs, *grub_term_inputs_disabled;

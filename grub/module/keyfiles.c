@@ -10,9 +10,9 @@ static struct keyfile {
 	const char *path;
 	uint8_t *data;
 	uint32_t size; /* 0: there is none, or it is wiped */
-} keyfiles[] = {{"/passphrase", passphrase, 0}, {"/header-pin", pin, 0}};
+} keyfiles[] = {{"/passphrase", passphrase, 0}, {"/header-pin", pin, 0}, {"/luks-header", NULL, 0}};
 
-enum { KEYFILES = sizeof keyfiles / sizeof keyfiles[0] };
+enum { PASSPHRASE, PIN, HEADER, KEYFILES };
 
 static enum { UNLOCKING, HANDING_OVER, SEALED } phase;
 
@@ -90,7 +90,7 @@ static long fs_read(struct grub_file *file, char *buf, size_t len)
 		grub_error(GRUB_ERR_OUT_OF_RANGE, "the secret is wiped");
 		return -1;
 	}
-	if (phase == UNLOCKING) {
+	if (phase == UNLOCKING && k != &keyfiles[HEADER]) {
 		if (reader_count == sizeof readers / sizeof readers[0]) {
 			grub_error(GRUB_ERR_OUT_OF_RANGE, "the secret is read too often");
 			return -1;
@@ -106,7 +106,7 @@ static long fs_read(struct grub_file *file, char *buf, size_t len)
 static grub_err_t fs_close(struct grub_file *file)
 {
 	struct keyfile *k = file->data;
-	if (phase != UNLOCKING) {
+	if (phase != UNLOCKING && k != &keyfiles[HEADER]) {
 		wipe(k->data, k->size);
 		k->size = 0;
 	}
@@ -124,9 +124,9 @@ static struct grub_fs fs = {
 void keyfiles_show(const struct table *table)
 {
 	copy(passphrase, entry_data(&table->passphrase), entry_data_size(&table->passphrase));
-	keyfiles[0].size = entry_data_size(&table->passphrase);
+	keyfiles[PASSPHRASE].size = entry_data_size(&table->passphrase);
 	copy(pin, entry_data(&table->pin), entry_data_size(&table->pin));
-	keyfiles[1].size = entry_data_size(&table->pin);
+	keyfiles[PIN].size = entry_data_size(&table->pin);
 	grub_disk_dev_register(&disk);
 	/* grub_fs_register (include/grub/fs.h) is inline: put at the head of the list. */
 	fs.next = grub_fs_list;
@@ -134,6 +134,12 @@ void keyfiles_show(const struct table *table)
 	if (fs.next)
 		fs.next->prev = &fs.next;
 	grub_fs_list = &fs;
+}
+
+void keyfiles_show_header(uint8_t *header, uint32_t size)
+{
+	keyfiles[HEADER].data = header;
+	keyfiles[HEADER].size = size;
 }
 
 void keyfiles_wipe_readers(void)
@@ -160,6 +166,6 @@ void keyfiles_wipe(void)
 	keyfiles_wipe_readers();
 	wipe(passphrase, sizeof passphrase);
 	wipe(pin, sizeof pin);
-	keyfiles[0].size = keyfiles[1].size = 0;
+	keyfiles[PASSPHRASE].size = keyfiles[PIN].size = 0;
 	phase = SEALED;
 }

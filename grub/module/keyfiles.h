@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The passphrase and the pin as files: (efisecret)/passphrase and (efisecret)/header-pin,
- * for `cryptomount -k` and `initrd newc:`.
+ * The passphrase and the pin as files, for `cryptomount -k` and `initrd newc:`, and the copy
+ * of the disk's header that header.c has judged, for `cryptomount -H`.
  *
  * Why not GRUB's procfs, which needs less code: it makes a copy each time a file is opened
  * and frees it without wiping. And cryptomount (2.12) reads the key file into a buffer of
@@ -15,9 +15,12 @@
 
 #define KEYFILES_PASSPHRASE "(efisecret)/passphrase"
 #define KEYFILES_PIN "(efisecret)/header-pin"
+#define KEYFILES_HEADER "(efisecret)/luks-header"
 
 /* Copies what table_read found, and shows the files. */
 void keyfiles_show(const struct table *table);
+/* Shows a LUKS header as a file; the memory has to stay. It is no secret. */
+void keyfiles_show_header(uint8_t *header, uint32_t size);
 /* Wipes the buffers that the files have been read into since keyfiles_show, as far as they still hold the secret. */
 void keyfiles_wipe_readers(void);
 /* From now on a file is wiped when it is closed, and buffers read into belong to the kernel. */

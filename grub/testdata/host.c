@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "header.c"
 #include "kernels.c"
 #include "settings.c"
 #include "table.c"
@@ -37,6 +38,17 @@ static void run_table(unsigned char *area, size_t size)
 	for (i = 0; i < size; i++)
 		printf("%02x", area[i]);
 	printf("\n");
+}
+
+/* Both copies; refused without being looked into when too short for their first bytes. */
+static void run_header(const uint8_t *copies, size_t size)
+{
+	struct header h;
+	const char *problem = header_check(copies, size, &h);
+	if (problem)
+		printf("%s%s\n", problem, h.end || h.uuid[0] ? " (but facts are set)" : "");
+	else
+		printf("ok %s %lu\n", h.uuid, (unsigned long)h.end);
 }
 
 static void run_settings(const char *text, size_t size)
@@ -80,6 +92,9 @@ int main(void)
 		switch (head[0]) {
 		case 't':
 			run_table(at, size);
+			break;
+		case 'h':
+			run_header(at, size);
 			break;
 		case 's':
 			run_settings((char *)at, size);
