@@ -174,6 +174,31 @@ func TestSignaturesInEitherOrder(t *testing.T) {
 	}
 }
 
+// TestPDHForECDH: a PDH is for key agreement, also when all signatures are good.
+func TestPDHForECDH(t *testing.T) {
+	ask, err := newCA(UsageASK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Chain{ASK: ask.certificate}
+	by := map[Usage]issuer{UsageASK: ask.issuer}
+	for usage, to := range map[Usage]**Certificate{UsageCEK: &c.CEK, UsageOCA: &c.OCA, UsagePEK: &c.PEK, UsagePDH: &c.PDH} {
+		if *to, by[usage], err = newSigning(usage); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for algorithm, good := range map[Algorithm]bool{AlgorithmECDHSHA256: true, AlgorithmECDHSHA384: true, AlgorithmECDSASHA256: false} {
+		c.PDH.Algorithm = algorithm
+		if err := errors.Join(c.CEK.sign(by[UsageASK]), c.OCA.sign(by[UsageOCA]), c.PEK.sign(by[UsageCEK], by[UsageOCA]), c.PDH.sign(by[UsagePEK])); err != nil {
+			t.Fatal(err)
+		}
+		var format *FormatError
+		if err := c.verifyPlatform(); good && err != nil || !good && !errors.As(err, &format) {
+			t.Errorf("algorithm %#x: %v", uint32(algorithm), err)
+		}
+	}
+}
+
 // TestPSSLengths: salt and hash of AMD's signatures have one length each.
 func TestPSSLengths(t *testing.T) {
 	for bits, hash := range map[int]crypto.Hash{2048: crypto.SHA256, 4096: crypto.SHA384} {
@@ -238,6 +263,13 @@ func TestParseRefuses(t *testing.T) {
 		var format *FormatError
 		if cert, err := ParseCertificate(b); !errors.As(err, &format) || cert != nil {
 			t.Errorf("certificate, %s: %v", c.name, err)
+		}
+	}
+	rsaOwner := vectors(t)[2].chain(t).OCA.Encode()
+	for name, at := range map[string]int{"exponent": 16 + 4 + 256, "modulus": 16 + 4 + 512 + 256} {
+		var format *FormatError
+		if cert, err := ParseCertificate(changed(rsaOwner, at, 1)); !errors.As(err, &format) || cert != nil {
+			t.Errorf("certificate with an RSA key, bytes after the %s: %v", name, err)
 		}
 	}
 	ask := v.chain(t).ASK.Encode()

@@ -45,6 +45,7 @@ func TestTableRefuses(t *testing.T) {
 		"nothing": nil, "short": good[:19], "other GUID": changed(good, 0, 0), "total of 0": changed(good, 16, 0),
 		"total of the header less one": changed(good, 16, 19), "total beyond": changed(good, 16, 113), "huge total": changed(good, 19, 0xff),
 		"total cuts an entry": changed(good, 16, 99), "total cuts an entry's header": changed(good, 16, 60),
+		"ends in an entry's header": changed(good, 16, 60)[:60], "ends before an entry's length": changed(good, 16, 49)[:49],
 		"entry of 0": changed(good, 36, 0), "entry of its header less one": changed(good, 36, 19),
 		"entry beyond": changed(good, 36, 81), "huge entry": changed(good, 39, 0xff), "bytes after it": changed(good, 111, 1),
 	} {

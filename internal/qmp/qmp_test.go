@@ -55,8 +55,10 @@ func TestBothSides(t *testing.T) {
 	if err := c.Execute(t.Context(), "echo", map[string]any{"a": "<&>"}, &got); err != nil || got["a"] != "<&>" {
 		t.Errorf("echo gives %v, %v", got, err)
 	}
-	if err := c.Execute(t.Context(), "nothing", nil, nil); err != nil {
-		t.Error(err)
+	for _, none := range []any{nil, json.RawMessage(nil), json.RawMessage{}} {
+		if err := c.Execute(t.Context(), "nothing", none, nil); err != nil {
+			t.Error(err)
+		}
 	}
 	var refused *Error
 	if err := c.Execute(t.Context(), "fail", nil, nil); !errors.As(err, &refused) || *refused != (Error{GenericError, "internal: broken <here>"}) {
@@ -99,6 +101,37 @@ func TestExecuteGivesUp(t *testing.T) {
 	var got string
 	if err := c.Execute(t.Context(), "next", nil, &got); err != nil || got != "next" {
 		t.Errorf("the late answer was taken for the next: %q, %v", got, err)
+	}
+}
+
+// TestAnswersNobodyAskedFor: a second answer, or one to nothing, disturbs no other command.
+func TestAnswersNobodyAskedFor(t *testing.T) {
+	near, far := net.Pipe()
+	go func() {
+		io.WriteString(far, `{"QMP":{"version":{}}}`+"\n")
+		in := bufio.NewReader(far)
+		for id := 1; ; id++ {
+			if _, err := readLine(in, MaxCommand); err != nil {
+				return
+			}
+			for range 4 {
+				fmt.Fprintf(far, `{"return":%d,"id":%d}`+"\n", id, id)
+			}
+			io.WriteString(far, `{"return":0}`+"\n"+`{"return":0,"id":"x"}`+"\n"+`{"error":{"class":"GenericError","desc":"x"},"id":99}`+"\n")
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	c, err := Config{}.New(ctx, near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for want := 2; want < 5; want++ {
+		var got int
+		if err := c.Execute(ctx, "next", nil, &got); err != nil || got != want {
+			t.Errorf("answer %d, %v, want %d", got, err, want)
+		}
 	}
 }
 
