@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestNameHash compares with debugfs' dx_hash, which takes bytes as signed.
@@ -29,6 +30,61 @@ func TestNameHash(t *testing.T) {
 					t.Errorf("%s: %s hashes to %#x with unsigned bytes", version.name, name, unsigned)
 				}
 			}
+		}
+	}
+}
+
+// TestCollision has two names of one hash, the first at a leaf's end and the second in the next leaf.
+func TestCollision(t *testing.T) {
+	o := testOptions(16 << 20)
+	w := must(NewWriter(make(memory, o.Size), o))
+	hashes := map[uint32]string{}
+	var names []string
+	var twins [2]string
+	for i := 0; twins[0] == "" && i < 1<<20; i++ {
+		name := fmt.Sprintf("n%010d", i)
+		hash, _ := nameHash(name, hashHalfMD4Unsigned, w.hashSeed)
+		if other, ok := hashes[hash]; ok && hash > 1<<28 {
+			twins = [2]string{other, name}
+		}
+		hashes[hash] = name
+		names = append(names, name)
+	}
+	bound, _ := nameHash(twins[0], hashHalfMD4Unsigned, w.hashSeed)
+	perLeaf := (blockSize - dirTailSize) / entrySize(twins[0])
+	files := []file{regular("/f/"+twins[0], ""), regular("/f/"+twins[1], "")}
+	below, above := perLeaf-1, 3*perLeaf
+	for _, name := range names {
+		switch hash, _ := nameHash(name, hashHalfMD4Unsigned, w.hashSeed); {
+		case hash < bound && below > 0:
+			below--
+		case hash > bound && above > 0:
+			above--
+		default:
+			continue
+		}
+		files = append(files, regular("/f/"+name, ""))
+	}
+	path := build(t, o, files)
+	r := checked(t, path)
+	sameFiles(t, r, files)
+	n := must(r.find("/f"))
+	tree := must(r.hashTree(n, must(r.folderBlocks(n))))
+	if second := tree.leaves[2]; second.low != uint64(bound|1) {
+		t.Errorf("the second leaf begins with %#x, the twins have %#x", second.low, bound)
+	}
+}
+
+func TestTimestamp(t *testing.T) {
+	for _, c := range []struct{ given, kept time.Time }{
+		{at(0, 0), at(0, 0)}, {at(-1, 7), at(-1, 7)}, {at(1<<31, 1), at(1<<31, 1)}, {at(1<<33, 999999999), at(1<<33, 999999999)},
+		{at(-1<<31-1, 5), at(-1<<31, 0)}, {at(1<<34, 0), at(1<<34-1<<31-1, 999999999)}, {time.Time{}, at(-1<<31, 0)},
+	} {
+		got := newTimestamp(c.given)
+		// As Linux reads it (ext4_decode_extra_time).
+		seconds := int64(int32(got.low())) + int64(got.extra()&3)<<32
+		if back := at(seconds, int64(got.extra()>>2)); !back.Equal(c.kept) {
+			t.Errorf("%v is read back as %v", c.given, back)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -66,6 +67,7 @@ var makers = []struct {
 	{"no journal", []string{"-t", "ext4", "-O", "^has_journal"}, ""},
 	{"no filetype", []string{"-t", "ext4", "-O", "^filetype"}, ""},
 	{"meta_bg", []string{"-t", "ext4", "-O", "meta_bg,^resize_inode", "-b", "1024"}, ""},
+	{"meta_bg, small groups", []string{"-t", "ext4", "-O", "meta_bg,^resize_inode", "-b", "1024", "-g", "512"}, ""},
 	{"sparse_super2", []string{"-t", "ext4", "-O", "sparse_super2,^resize_inode", "-b", "1024"}, ""},
 	{"no sparse_super", []string{"-t", "ext4", "-O", "^sparse_super,^resize_inode", "-b", "1024"}, ""},
 	{"2 KiB blocks", []string{"-t", "ext4", "-b", "2048"}, ""},
@@ -165,6 +167,25 @@ func TestUnsupported(t *testing.T) {
 		var features *UnsupportedError
 		if !errors.Is(err, ErrUnsupported) || !errors.As(err, &features) || !slices.Contains(features.Features, m.named) {
 			t.Errorf("%s: %v", m.features, err)
+		}
+	}
+}
+
+func TestUnsupportedElsewhere(t *testing.T) {
+	good := spoilable(t)
+	for name, spoil := range map[string]func(s *spoiler){
+		"journal on another device": func(s *spoiler) { s.super(func(b *superblock) { b.JournalInum = 0 }) },
+		"bad blocks":                func(s *spoiler) { s.inode(1, func(raw []byte) { raw[0x28] = 1 }) },
+		"unknown feature":           func(s *spoiler) { s.super(func(b *superblock) { b.FeatureROCompat |= 1 << 30 }) },
+	} {
+		image := bytes.Clone(good)
+		spoil(&spoiler{t, image, must(Open(readerAt(bytes.Clone(good)), int64(len(good))))})
+		r, err := Open(readerAt(image), int64(len(image)))
+		if err == nil {
+			_, err = r.Check(context.Background(), nil)
+		}
+		if !errors.Is(err, ErrUnsupported) || err.Error() == "" {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -181,6 +181,18 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+func TestTooManyLinks(t *testing.T) {
+	o := testOptions(64 << 20)
+	files := []file{regular("/file", "")}
+	for i := range linkMax - 1 {
+		files = append(files, hardLink(fmt.Sprintf("/links/%d", i), "/file"))
+	}
+	checked(t, build(t, o, files))
+	if err := write(make(memory, o.Size), o, append(files, hardLink("/more", "/file"))); !errors.Is(err, ErrTree) {
+		t.Errorf("%d links: %v", linkMax+1, err)
+	}
+}
+
 func TestContentEndsEarly(t *testing.T) {
 	w := must(NewWriter(make(memory, 16<<20), testOptions(16<<20)))
 	err := w.Add(source.Entry{Path: "/a", Type: source.Regular, Size: 10}, strings.NewReader("short"))

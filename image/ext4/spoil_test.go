@@ -260,6 +260,41 @@ var spoils = []struct {
 	{"reserve's lists", "list the reserved", func(s *spoiler) {
 		s.bytes(uint64(le.Uint32(must(s.r.readInode(resizeInode)).block[4*indirectDouble:])))[100]++
 	}},
+	{"journal's inode", "not in use", func(s *spoiler) { s.super(func(b *superblock) { b.JournalInum = 900 }) }},
+	{"journal with a hole", "hole", func(s *spoiler) {
+		s.inode(journalInode, func(raw []byte) {
+			put32(raw, 0x28+12, 1)
+			put32(raw, 4, 1025*blockSize)
+		})
+	}},
+	{"extents without the feature", "not among the features", func(s *spoiler) { s.super(func(b *superblock) { b.FeatureIncompat &^= incompatExtents }) }},
+	{"symbolic link without a block", "with 0 blocks", func(s *spoiler) {
+		s.file("/slow", func(raw []byte) {
+			put16(raw, 0x28+2, 0)
+			put32(raw, 0x1c, 0)
+		})
+	}},
+	{"reserve with blocks of its own", "of its own", func(s *spoiler) { s.inode(resizeInode, func(raw []byte) { raw[0x28] = 9 }) }},
+	{"reserve of other blocks", "two owners", func(s *spoiler) { s.inode(resizeInode, func(raw []byte) { put32(raw, 0x28+4*indirectDouble, 0) }) }},
+	{"reserve's sectors", "sectors", func(s *spoiler) { s.inode(resizeInode, func(raw []byte) { raw[0x1c]++ }) }},
+	{"second name of a folder", "second name", func(s *spoiler) {
+		s.leaf("/", 0, func(b []byte) { put32(s.entry(b, "few"), 0, s.find("/home").number) })
+	}},
+	{"root's parent", "its parent", func(s *spoiler) { s.leaf("/", 0, func(b []byte) { put32(b, 12, 11) }) }},
+	{"parent no folder", "no folder", func(s *spoiler) {
+		s.leaf("/home", 0, func(b []byte) {
+			put32(b, 12, s.find("/blocks").number)
+			b[12+7] = kindRegular
+		})
+	}},
+	{"entry too near the end", "behind the end", func(s *spoiler) { s.leaf("/few", 0, func(b []byte) { put16(b, 16, blockSize-dirTailSize-12-4) }) }},
+	{"root of a tree within entries", "within entries", func(s *spoiler) { s.treeRoot("/tree", func(b []byte) { put16(b, 16, 12) }) }},
+	{"attribute over its name", "overlap", func(s *spoiler) { s.file("/few", func(raw []byte) { put16(raw, 0xa4+2, 4) }) }},
+	{"attribute's hash within", "wrong hash", func(s *spoiler) { s.file("/few", func(raw []byte) { put32(raw, 0xa4+12, 4) }) }},
+	{"access control list", "access control list", func(s *spoiler) {
+		s.file("/few", func(raw []byte) { raw[0xa4+int(le.Uint16(raw[0xa4+2:]))]++ })
+	}},
+	{"group's numbers", "folders", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.UsedDirs = 1 << 20 }) }},
 	{"root no folder", "", func(s *spoiler) { s.inode(rootInode, func(raw []byte) { put16(raw, 0, modeRegular) }) }},
 }
 
@@ -297,50 +332,5 @@ func TestSpoiled(t *testing.T) {
 				t.Errorf("checked as: %v; it should say %q", err, c.problem)
 			}
 		})
-	}
-}
-
-// TestUnclean has what a crash leaves behind.
-func TestUnclean(t *testing.T) {
-	good := spoilable(t)
-	for name, change := range map[string]func(*superblock){
-		"needs recovery": func(s *superblock) { s.FeatureIncompat |= incompatRecover },
-		"mounted":        func(s *superblock) { s.State = 0 },
-		"errors":         func(s *superblock) { s.State |= stateError },
-		"orphans":        func(s *superblock) { s.LastOrphan = 12 },
-		"orphan file":    func(s *superblock) { s.FeatureROCompat |= roOrphanPresent },
-	} {
-		image := bytes.Clone(good)
-		s := &spoiler{t, image, must(Open(readerAt(bytes.Clone(good)), int64(len(good))))}
-		s.super(change)
-		r, err := Open(readerAt(image), int64(len(image)))
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if _, err := r.Check(context.Background(), nil); !errors.Is(err, ErrUnclean) {
-			t.Errorf("%s: checked as %v", name, err)
-		}
-		if err := r.Allocated(func(int64, int64) error { return nil }); !errors.Is(err, ErrUnclean) {
-			t.Errorf("%s: allocated as %v", name, err)
-		}
-		if err := r.Walk(context.Background(), nil); !errors.Is(err, ErrUnclean) {
-			t.Errorf("%s: walked as %v", name, err)
-		}
-	}
-}
-
-func TestNotExt4(t *testing.T) {
-	good := spoilable(t)
-	for name, image := range map[string][]byte{"empty": {}, "short": good[:2047], "noise": noise(1<<20, 1), "zeros": make([]byte, 1<<20)} {
-		if _, err := Open(readerAt(image), int64(len(image))); !errors.Is(err, ErrNotExt4) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	var format *FormatError
-	if _, err := Open(readerAt(good[:8<<20]), 8<<20); !errors.As(err, &format) {
-		t.Errorf("half of an image: %v", err)
-	}
-	if _, err := Open(readerAt(good[:1<<20]), int64(len(good))); err != nil {
-		t.Errorf("the beginning of an image: %v", err)
 	}
 }

@@ -1,0 +1,103 @@
+package ext4
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+)
+
+// TestVariants changes a good image to what is as good, though the writer makes no such thing.
+func TestVariants(t *testing.T) {
+	good := spoilable(t)
+	for name, c := range map[string]struct {
+		change func(s *spoiler)
+		look   func(t *testing.T, r *Reader)
+	}{
+		"unwritten extent": {
+			func(s *spoiler) {
+				s.file("/blocks", func(raw []byte) { put16(raw, 0x28+16, le.Uint16(raw[0x28+16:])+extentMaxLen) })
+			},
+			func(t *testing.T, r *Reader) {
+				if got, err := r.ReadFile("/blocks", 1<<20); err != nil || !bytes.Equal(got, make([]byte, 100001)) {
+					t.Errorf("it reads as %d bytes, %v", len(got), err)
+				}
+			},
+		},
+		"sectors as blocks": {
+			func(s *spoiler) {
+				s.file("/blocks", func(raw []byte) {
+					put32(raw, 0x1c, le.Uint32(raw[0x1c:])/8)
+					put32(raw, 0x20, inodeExtents|inodeHugeFile)
+				})
+			},
+			func(*testing.T, *Reader) {},
+		},
+		"socket": {
+			func(s *spoiler) {
+				s.file("/fifo", func(raw []byte) { put16(raw, 0, modeSocket|0o600) })
+				s.leaf("/", 0, func(b []byte) { s.entry(b, "fifo")[7] = kindSocket })
+			},
+			func(t *testing.T, r *Reader) {
+				if found := walked(t, r); found["/fifo"].Path != "" || found["/block"].Path == "" {
+					t.Errorf("the walk found %v", found["/fifo"])
+				}
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			image := bytes.Clone(good)
+			c.change(&spoiler{t, image, must(Open(readerAt(bytes.Clone(good)), int64(len(good))))})
+			r := must(Open(readerAt(image), int64(len(image))))
+			if _, err := r.Check(context.Background(), nil); err != nil {
+				t.Fatal(err)
+			}
+			c.look(t, r)
+		})
+	}
+}
+
+// TestUnclean has what a crash leaves behind.
+func TestUnclean(t *testing.T) {
+	good := spoilable(t)
+	for name, change := range map[string]func(*superblock){
+		"needs recovery": func(s *superblock) { s.FeatureIncompat |= incompatRecover },
+		"mounted":        func(s *superblock) { s.State = 0 },
+		"errors":         func(s *superblock) { s.State |= stateError },
+		"orphans":        func(s *superblock) { s.LastOrphan = 12 },
+		"orphan file":    func(s *superblock) { s.FeatureROCompat |= roOrphanPresent },
+	} {
+		image := bytes.Clone(good)
+		s := &spoiler{t, image, must(Open(readerAt(bytes.Clone(good)), int64(len(good))))}
+		s.super(change)
+		r, err := Open(readerAt(image), int64(len(image)))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if _, err := r.Check(context.Background(), nil); !errors.Is(err, ErrUnclean) {
+			t.Errorf("%s: checked as %v", name, err)
+		}
+		if err := r.Allocated(func(int64, int64) error { return nil }); !errors.Is(err, ErrUnclean) {
+			t.Errorf("%s: allocated as %v", name, err)
+		}
+		if err := r.Walk(context.Background(), nil); !errors.Is(err, ErrUnclean) {
+			t.Errorf("%s: walked as %v", name, err)
+		}
+	}
+}
+
+func TestNotExt4(t *testing.T) {
+	good := spoilable(t)
+	for name, image := range map[string][]byte{"empty": {}, "short": good[:2047], "noise": noise(1<<20, 1), "zeros": make([]byte, 1<<20)} {
+		if _, err := Open(readerAt(image), int64(len(image))); !errors.Is(err, ErrNotExt4) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	var format *FormatError
+	if _, err := Open(readerAt(good[:8<<20]), 8<<20); !errors.As(err, &format) {
+		t.Errorf("half of an image: %v", err)
+	}
+	if _, err := Open(readerAt(good[:1<<20]), int64(len(good))); err != nil {
+		t.Errorf("the beginning of an image: %v", err)
+	}
+}
