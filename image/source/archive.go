@@ -25,9 +25,13 @@ func (s *archive) Walk(ctx context.Context, f WalkFunc) error {
 		return fmt.Errorf("read archive: %w", err)
 	}
 	defer file.Close()
+	return walkArchive(ctx, s.path, file, f)
+}
+
+func walkArchive(ctx context.Context, name string, file io.Reader, f WalkFunc) error {
 	r, done, err := decompress(file)
 	if err != nil {
-		return fmt.Errorf("read archive %s: %w", s.path, err)
+		return fmt.Errorf("read archive %s: %w", name, err)
 	}
 	defer done()
 	in := &marked{r: r}
@@ -38,18 +42,18 @@ func (s *archive) Walk(ctx context.Context, f WalkFunc) error {
 		}
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) && in.ended {
-			return fmt.Errorf("read archive %s: it was cut short, its end mark is missing: %w", s.path, io.ErrUnexpectedEOF)
+			return fmt.Errorf("read archive %s: it was cut short, its end mark is missing: %w", name, io.ErrUnexpectedEOF)
 		} else if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
-			return fmt.Errorf("read archive %s: %w", s.path, noEOF(err))
+			return fmt.Errorf("read archive %s: %w", name, noEOF(err))
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
 		e, err := tarEntry(h)
 		if err != nil {
-			return fmt.Errorf("read archive %s: %w", s.path, err)
+			return fmt.Errorf("read archive %s: %w", name, err)
 		}
 		var content io.Reader
 		if e.Type == Regular {
