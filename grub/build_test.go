@@ -93,8 +93,12 @@ func TestBuildHolds(t *testing.T) {
 func TestBuildRefuses(t *testing.T) {
 	good := tools(t)
 	copyModules := func(t *testing.T, spoil func(dir string)) grub.Tools {
-		dir := filepath.Join(t.TempDir(), "modules")
-		if err := os.CopyFS(dir, os.DirFS(good.ModuleDir)); err != nil {
+		dir := t.TempDir()
+		names, err := os.ReadDir(good.ModuleDir)
+		for _, name := range names {
+			err = errors.Join(err, os.Symlink(filepath.Join(good.ModuleDir, name.Name()), filepath.Join(dir, name.Name())))
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		spoil(dir)
@@ -103,6 +107,7 @@ func TestBuildRefuses(t *testing.T) {
 		return changed
 	}
 	write := func(t *testing.T, path, text string) {
+		os.Remove(path) // a link to the good file
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -69,7 +69,7 @@ func gatherModules(ctx context.Context, tools Tools, dir string) (*moduleSet, er
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSymbols(own, kernel); err != nil {
+	if err := checkObject(own, kernel); err != nil {
 		return nil, err
 	}
 	compiler, err := compilerVersion(ctx, tools.CC)
@@ -139,7 +139,7 @@ func closure(list string, modules []string) ([]string, error) {
 var ccFlags = []string{
 	"-std=gnu11", "-Os", "-Wall", "-Wextra", "-ffreestanding", "-nostdlib",
 	"-m64", "-mcmodel=large", "-mno-red-zone", "-mno-mmx", "-mno-sse", "-msoft-float",
-	"-fno-pic", "-fno-pie", "-fno-stack-protector", "-fcf-protection=none",
+	"-fno-pic", "-fno-pie", "-fno-stack-protector", "-fno-stack-clash-protection", "-fcf-protection=none",
 	"-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-fno-common", "-fno-strict-aliasing",
 	"-fno-tree-loop-distribute-patterns", // no calls of memset or memcpy made up
 	"-fno-ident", "-g0", "-frandom-seed=sealboot",
