@@ -60,7 +60,7 @@ type Spec struct {
 
 // Errors that callers tell apart.
 var (
-	ErrNotBuilt = errors.New("not a disk that sealboot builds") // no root partition, other LUKS version or cipher
+	ErrNotBuilt = errors.New("not a disk that sealboot builds") // no root partition, or several
 	ErrContent  = errors.New("content differs")                 // from a digest or pin that was given
 	ErrMissing  = errors.New("a block of the file system was never written")
 	ErrSource   = errors.New("source does not suit")
