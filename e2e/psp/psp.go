@@ -10,8 +10,9 @@
 // QMP monitors are the stand-in's: it answers query-sev, query-sev-capabilities,
 // query-sev-launch-measure and sev-inject-launch-secret as QEMU does (qapi/misc-target.json,
 // target/i386/sev.c), errors included, and hands every other command and every event through. A
-// client of it cannot tell the difference but by the root of the certificate chain, which is not
-// AMD's. Memory is not encrypted: this is for tests.
+// client of it cannot tell the difference but by the certificate chain: its root is not AMD's, and
+// its CEK comes with the signature that a real one has once it was fetched from AMD's key service.
+// Memory is not encrypted: this is for tests.
 //
 // Not there: descriptors inherited from the caller, out-of-band QMP, -daemonize, SEV-SNP, memory
 // objects of several NUMA nodes. A killed stand-in takes its QEMU along, and nothing is left:

@@ -104,6 +104,32 @@ func TestExecuteGivesUp(t *testing.T) {
 	}
 }
 
+// TestNoEventsBeforeNegotiation: a client that has not negotiated hears no events, and none is kept for it.
+func TestNoEventsBeforeNegotiation(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	s := &Server{}
+	s.Emit(Event{Name: "NOBODY_THERE"})
+	go s.Serve(t.Context(), far)
+	near.SetDeadline(time.Now().Add(5 * time.Second))
+	in := bufio.NewReader(near)
+	if _, err := readLine(in, MaxReply); err != nil {
+		t.Fatal(err)
+	}
+	s.Emit(Event{Name: "TOO_EARLY"})
+	for _, want := range []string{`{"return":{}}`, `"NOW"`} {
+		if want == `"NOW"` {
+			go s.Emit(Event{Name: "NOW"})
+		} else if _, err := io.WriteString(near, negotiateLine); err != nil {
+			t.Fatal(err)
+		}
+		line, err := readLine(in, MaxReply)
+		if err != nil || !strings.Contains(string(line), want) {
+			t.Errorf("the client gets %s, %v, want %s", line, err, want)
+		}
+	}
+}
+
 // TestAnswersNobodyAskedFor: a second answer, or one to nothing, disturbs no other command.
 func TestAnswersNobodyAskedFor(t *testing.T) {
 	near, far := net.Pipe()
