@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -141,6 +142,39 @@ func TestShrinks(t *testing.T) {
 	m := &mapper{}
 	if err := Unlock(found, &g.keys, m); !errors.Is(err, ErrTruncated) || m.calls != 0 {
 		t.Errorf("error %v, %d devices mapped", err, m.calls)
+	}
+}
+
+// TestCostlySlots: slots that cost a lot are not tried where a cheap one opens. The costly slot here is first
+// in number and broken, so that trying it would show.
+func TestCostlySlots(t *testing.T) {
+	g := newGood(t)
+	disk := &writableDisk{g.disk}
+	h, err := luks.Read(disk, g.disk.size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.AddKey(disk, passphrase, []byte("a person's"), luks.KDF{Type: luks.Argon2id, Time: 4, MemoryKiB: 32, Parallel: 1}, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.AddKey(disk, passphrase, passphrase, luks.MinimalPBKDF2, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.RemoveSlot(disk, 0, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	order := []string{}
+	for _, s := range cheapFirst(h.Slots()) {
+		order = append(order, string(s.KDF.Type))
+	}
+	if len(order) != 2 || order[0] != string(luks.PBKDF2) {
+		t.Errorf("the slots are tried in the order %v", order)
+	}
+	if key, err := volumeKey(h, passphrase); err != nil || !bytes.Equal(key.Bytes(), g.volumeKey) {
+		t.Errorf("error %v", err)
+	}
+	if key, err := volumeKey(h, []byte("a person's")); err != nil || !bytes.Equal(key.Bytes(), g.volumeKey) {
+		t.Errorf("a person's passphrase: error %v", err)
 	}
 }
 

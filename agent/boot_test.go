@@ -48,8 +48,8 @@ func TestBoot(t *testing.T) {
 	said := fmt.Sprintf("%s %s uuid CRYPT-LUKS2-%s-sealboot-root keys 0 left nothing udev known", marker, m.secret, strings.ReplaceAll(m.header.UUID(), "-", ""))
 
 	ok := t.Run("good", func(t *testing.T) {
-		console := m.boot(t, m.disk, keys, "-- first second")
-		wantLine(t, console, said+" args first second")
+		console := m.boot(t, m.disk, keys, "panic=7 -- first second")
+		wantLine(t, console, said+" panic 7 args first second")
 	})
 	if !ok {
 		return
@@ -59,7 +59,7 @@ func TestBoot(t *testing.T) {
 		own.initramfs = append(m.distribution(t), m.initramfs...)
 		console := own.boot(t, m.disk, keys, "")
 		wantLine(t, console, "distribution's init: panic=1 left conf,init")
-		wantLine(t, console, said+" args")
+		wantLine(t, console, said+" panic 0 args")
 	})
 	for _, twin := range []struct {
 		name  string
@@ -224,7 +224,7 @@ left=$($bb find / -xdev -name header-pin -o -xdev -name passphrase -o -xdev -nam
 keys=$($bb grep -c sealboot /proc/keys)
 table=$($bb cat /sys/block/dm-0/dm/uuid)
 $bb test -e /run/udev/data/b$($bb cat /sys/block/dm-0/dev) && udev=known
-echo "` + marker + ` $($bb cat /etc/secret) uuid $table keys $keys left ${left:-nothing} udev $udev args $*"
+echo "` + marker + ` $($bb cat /etc/secret) uuid $table keys $keys left ${left:-nothing} udev $udev panic $($bb cat /proc/sys/kernel/panic) args $*"
 $bb poweroff -f
 `
 

@@ -55,6 +55,14 @@ func (d *memoryDisk) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// writableDisk is a disk that its owner changes.
+type writableDisk struct{ *memoryDisk }
+
+func (d *writableDisk) WriteAt(p []byte, off int64) (int, error) {
+	return copy(d.content[off:], p), nil
+}
+func (d *writableDisk) Sync() error { return nil }
+
 // machine is a set of disks that can grow.
 type machine map[string]*memoryDisk
 

@@ -47,6 +47,10 @@ func boot(args, env []string) error {
 		return err
 	}
 	defer keys.Wipe()
+	resume, err := rebootOnPanic()
+	if err != nil {
+		return err
+	}
 	line, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return err
@@ -74,6 +78,20 @@ func boot(args, env []string) error {
 	if err != nil {
 		return err
 	}
-	say(fmt.Sprintf("root opened on %s", found.Name))
+	say("root opened on " + found.Name)
+	if err := resume(); err != nil {
+		return err
+	}
 	return handOver(order, args, env)
+}
+
+// rebootOnPanic has the kernel restart at once if this program dies after all, out of memory perhaps, instead of
+// waiting for nobody; a machine that restarts has no secret. The function that it gives puts the owner's setting back.
+func rebootOnPanic() (func() error, error) {
+	const setting = "/proc/sys/kernel/panic" // Linux Documentation/admin-guide/sysctl/kernel
+	before, err := os.ReadFile(setting)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return os.WriteFile(setting, before, 0) }, os.WriteFile(setting, []byte("-1"), 0)
 }

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/sealboot/sealboot/luks"
 )
@@ -37,11 +39,8 @@ func Unlock(found *Found, keys *Keys, m Mapper) error {
 	if err != nil {
 		return err
 	}
-	_, key, err := found.Header.Unlock(keys.Passphrase)
+	key, err := volumeKey(found.Header, keys.Passphrase)
 	if err != nil {
-		if errors.Is(err, luks.ErrNoKey) {
-			return fmt.Errorf("%w: %s", ErrKey, found.Name)
-		}
 		return fmt.Errorf("%w: %s: %w", ErrKey, found.Name, err)
 	}
 	defer key.Wipe()
@@ -49,6 +48,29 @@ func Unlock(found *Found, keys *Keys, m Mapper) error {
 		return fmt.Errorf("open %s: %w", found.Name, err)
 	}
 	return nil
+}
+
+// volumeKey tries the key slots.
+func volumeKey(h *luks.Header, passphrase []byte) (*luks.VolumeKey, error) {
+	for _, s := range cheapFirst(h.Slots()) {
+		key, err := h.UnlockSlot(s.ID, passphrase)
+		if err == nil || !errors.Is(err, luks.ErrNoKey) {
+			return key, err
+		}
+	}
+	return nil, luks.ErrNoKey
+}
+
+// cheapFirst sorts slots by what they cost. Key slots are not in the pin: an owner may have added one for a
+// person, whose Argon2 takes more memory than the guest has, and so may the host have.
+func cheapFirst(slots []luks.Slot) []luks.Slot {
+	slices.SortStableFunc(slots, func(a, b luks.Slot) int {
+		return cmp.Or(
+			cmp.Compare(a.KDF.MemoryKiB, b.KDF.MemoryKiB), // 0 for PBKDF2
+			cmp.Compare(a.KDF.Iterations, b.KDF.Iterations),
+			cmp.Compare(a.KDF.Time, b.KDF.Time))
+	})
+	return slots
 }
 
 // tableFor places the data segment on the disk.
