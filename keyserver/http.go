@@ -108,7 +108,7 @@ func badBody(err error) *Refusal {
 func (s *Server) problem(w http.ResponseWriter, r *http.Request, from Source, err error) {
 	class, level := wire.Internal, slog.LevelError
 	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
-		class, level = refusal.Class, slog.LevelWarn
+		class, level, err = refusal.Class, slog.LevelWarn, refusal.Cause
 	} else if errors.Is(err, ErrBusy) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errClosed) {
 		class, level = wire.Busy, slog.LevelWarn
 	}

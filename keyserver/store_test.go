@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"errors"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -174,6 +176,11 @@ func TestWrongKey(t *testing.T) {
 	}
 	if _, err := OpenStore(t.Context(), t.TempDir(), l.key, rand.Reader, l.clock()); !errors.Is(err, ErrNoStore) {
 		t.Errorf("empty folder: %v", err)
+	}
+	half := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(half, databaseName), nil, 0o600))
+	if _, err := OpenStore(t.Context(), half, l.key, rand.Reader, l.clock()); err == nil || !strings.Contains(err.Error(), "never finished") {
+		t.Errorf("a store whose making was cut off: %v", err)
 	}
 	if err := CreateStore(t.Context(), l.dir, other, l.clock()); err == nil {
 		t.Error("a store was made over one that is there")

@@ -116,7 +116,7 @@ granted), "cause", "image", "image_version", "session", "request", "source", "pl
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stderr, "%d rows, the chain holds\n", rows)
+			fmt.Fprintf(a.stderr, "rows: %d; the chain holds\n", rows)
 			return nil
 		},
 	}
