@@ -53,12 +53,25 @@ func withMetadata(header []byte, which int, text []byte) []byte {
 	return out
 }
 
+// withSequence gives the header with sequence numbers.
+func withSequence(header []byte, first, second uint64) []byte {
+	out := bytes.Clone(header)
+	binary.BigEndian.PutUint64(out[16:], first)
+	binary.BigEndian.PutUint64(out[copySize+16:], second)
+	return out
+}
+
+// TestHeader spoils the JSON text of a good header, in the copy that GRUB takes and in the other.
 func TestHeader(t *testing.T) {
 	h := newHost(t)
-	good := goodHeader(t)
-	want := fmt.Sprintf("ok %s %d", testDiskUUID, 32768+258048)
-	if got := h.ask(t, 'h', good); got != want {
-		t.Fatalf("the good header: %q, want %q", got, want)
+	good := withSequence(goodHeader(t), 1, 1)
+	newer := withSequence(good, 1, 2)
+	first := fmt.Sprintf("ok %s %d 1 0", testDiskUUID, 32768+258048)
+	second := fmt.Sprintf("ok %s %d 0 2", testDiskUUID, 32768+258048)
+	for want, header := range map[string][]byte{first: withSequence(good, 1, 1), second: newer} {
+		if got := h.ask(t, 'h', header); got != want {
+			t.Fatalf("the good header: %q, want %q", got, want)
+		}
 	}
 	const (
 		badValue = "LUKS2 header: a value that is not accepted"
@@ -119,9 +132,18 @@ func TestHeader(t *testing.T) {
 			continue
 		}
 		text := []byte(strings.Replace(metadata(good), c.old, c.new, 1))
-		for which := range 3 {
-			if got := h.ask(t, 'h', withMetadata(good, which, text)); got != c.want {
-				t.Errorf("%s, copy %d: %q, want %q", c.name, which, got, c.want)
+		for _, copies := range []struct {
+			header []byte
+			want   string
+		}{
+			{withMetadata(good, 0, text), c.want},
+			{withMetadata(good, 1, text), first}, // not the one that is used
+			{withMetadata(good, 2, text), c.want},
+			{withMetadata(newer, 0, text), second},
+			{withMetadata(newer, 1, text), c.want},
+		} {
+			if got := h.ask(t, 'h', copies.header); got != copies.want {
+				t.Errorf("%s: %q, want %q", c.name, got, copies.want)
 			}
 			checked++
 		}
@@ -208,6 +230,46 @@ func TestHeaderCryptsetup(t *testing.T) {
 		if got := h.ask(t, 'h', b); !strings.HasPrefix(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
+	}
+}
+
+// TestHeaderMoreSlots judges a header as it stands after keys were added and removed.
+func TestHeaderMoreSlots(t *testing.T) {
+	h := newHost(t)
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(17 << 20); err != nil {
+		t.Fatal(err)
+	}
+	header, _, err := luks.Format(luks.Spec{UUID: testDiskUUID, KDF: luks.MinimalPBKDF2}, []byte("first"), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := header.Encode()
+	if err == nil {
+		_, err = f.WriteAt(encoded, 0)
+	}
+	if err == nil {
+		_, err = header.AddKey(f, []byte("first"), []byte("for people"), luks.KDF{Type: luks.Argon2id, Time: 4, MemoryKiB: 32, Parallel: 1}, rand.Reader)
+	}
+	if err == nil {
+		_, err = header.AddKey(f, []byte("first"), []byte("third"), luks.MinimalPBKDF2, rand.Reader)
+	}
+	if err == nil {
+		_, err = header.RemoveKey(f, []byte("first"), rand.Reader)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 2*copySize)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := h.ask(t, 'h', b), fmt.Sprintf("ok %s %d ", testDiskUUID, 32768+3*258048); !strings.HasPrefix(got, want) {
+		t.Errorf("%q, want %q: %s", got, want, metadata(b))
 	}
 }
 

@@ -17,7 +17,7 @@ enum rule_kind { TEXT, NUMBER, DIGITS, HASH, BASE64, DIGEST, COUNT, INDEX, DYNAM
 struct rule {
 	const char *path; /* '*' stands for a number, "[]" for an element */
 	enum rule_kind kind;
-	const char *is; /* TEXT, NUMBER: exactly that */
+	const char *is; /* TEXT, NUMBER: exactly that; TEXT and NULL: any */
 };
 
 static const struct rule rules[] = {
@@ -54,7 +54,7 @@ static const struct rule rules[] = {
 	{"digests/0/digest", DIGEST, NULL},
 	{"config/json_size", DIGITS, NULL},
 	{"config/keyslots_size", DIGITS, NULL},
-	{"config/flags/[]", INDEX, NULL},
+	{"config/flags/[]", TEXT, NULL}, /* nothing of GRUB's reads them */
 };
 
 struct text {
@@ -141,7 +141,7 @@ static int allowed(const struct rule *rule, struct text t, int string)
 {
 	switch (rule->kind) {
 	case TEXT:
-		return string && equal(t, rule->is);
+		return string && (!rule->is || equal(t, rule->is));
 	case NUMBER:
 		return !string && equal(t, rule->is);
 	case DIGITS:
@@ -305,7 +305,7 @@ static uint64_t read_be(const uint8_t *at, int bytes)
 }
 
 /* Places in the binary header. */
-enum { AT_VERSION = 6, AT_SIZE = 8, AT_UUID = 168, AT_OFFSET = 256 };
+enum { AT_VERSION = 6, AT_SIZE = 8, AT_SEQUENCE = 16, AT_UUID = 168, AT_OFFSET = 256 };
 
 static int is_luks2(const uint8_t *start, const char *magic)
 {
@@ -340,7 +340,7 @@ int header_uuid(const uint8_t *start, char *uuid)
 	return start[AT_UUID + HEADER_UUID] == 0;
 }
 
-/* Judges the copy of the given size; the areas of its key slots begin behind both copies. */
+/* Judges one copy of the given size; the areas of its key slots begin behind both copies. */
 static const char *check_copy(const uint8_t *start, uint64_t size, uint64_t *areas_end)
 {
 	struct reader r;
@@ -361,12 +361,13 @@ static const char *check_copy(const uint8_t *start, uint64_t size, uint64_t *are
 	return NULL;
 }
 
-const char *header_check(const uint8_t *copies, uint64_t size, struct header *out)
+const char *header_check(uint8_t *copies, uint64_t size, struct header *out)
 {
 	const uint64_t one = size / 2;
 	char second[HEADER_UUID + 1];
 	struct header h;
 	const char *problem;
+	int second_newer;
 
 	wipe(out, sizeof *out);
 	wipe(&h, sizeof h);
@@ -379,12 +380,16 @@ const char *header_check(const uint8_t *copies, uint64_t size, struct header *ou
 	if (!header_uuid(copies, h.uuid) || !header_uuid(copies + one, second) || !same(h.uuid, second, sizeof second))
 		return "LUKS2 header: the copies have no UUID in common";
 	h.end = size;
-	/* GRUB takes the copy with the higher sequence number: either may be the one. */
-	problem = check_copy(copies, one, &h.end);
-	if (!problem)
-		problem = check_copy(copies + one, one, &h.end);
+	/*
+	 * GRUB takes the second copy if its sequence number is the higher one. Only that which
+	 * it takes is judged: the other may be half written. It gets number 0, so that there is
+	 * no doubt which one is taken.
+	 */
+	second_newer = read_be(copies + one + AT_SEQUENCE, 8) > read_be(copies + AT_SEQUENCE, 8);
+	problem = check_copy(second_newer ? copies + one : copies, one, &h.end);
 	if (problem)
 		return problem;
+	wipe((second_newer ? copies : copies + one) + AT_SEQUENCE, 8);
 	*out = h;
 	return NULL;
 }

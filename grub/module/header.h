@@ -33,8 +33,11 @@ struct header {
 	uint64_t end;               /* of what cryptomount reads: both copies and the key slots' areas */
 };
 
-/* What is wrong with a header, both copies of it, for the console; NULL if nothing. */
-const char *header_check(const uint8_t *copies, uint64_t size, struct header *out);
+/*
+ * What is wrong with a header, of which both copies are given, for the console; NULL if
+ * nothing. The copy that GRUB would not take gets the sequence number 0.
+ */
+const char *header_check(uint8_t *copies, uint64_t size, struct header *out);
 
 /* The UUID in the first 512 bytes of a LUKS2 header of either copy, in lower case. */
 int header_uuid(const uint8_t *start, char *uuid);
