@@ -23,7 +23,6 @@ type folder struct{ top string }
 
 type folderWalk struct {
 	ctx    context.Context
-	root   *os.Root
 	top    string
 	device uint64
 	names  map[inode]string // first names of files that have several
@@ -42,12 +41,18 @@ func (s *folder) Walk(ctx context.Context, f WalkFunc) error {
 	if err != nil {
 		return fmt.Errorf("read folder: %w", err)
 	}
-	w := &folderWalk{ctx: ctx, root: root, top: s.top, device: uint64(info.Sys().(*syscall.Stat_t).Dev), names: map[inode]string{}, f: f}
-	return w.visit("/", info)
+	w := &folderWalk{ctx: ctx, top: s.top, device: uint64(info.Sys().(*syscall.Stat_t).Dev), names: map[inode]string{}, f: f}
+	return w.visit(place{root, "."}, "/", info)
+}
+
+// place is a name in an open folder: each is reached from the one above, not from the top.
+type place struct {
+	in   *os.Root
+	name string
 }
 
 // visit hands out one entry, and then what is in it.
-func (w *folderWalk) visit(path string, info fs.FileInfo) error {
+func (w *folderWalk) visit(at place, path string, info fs.FileInfo) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
@@ -85,14 +90,14 @@ func (w *folderWalk) visit(path string, info fs.FileInfo) error {
 		}
 		w.names[id] = path
 	}
-	return w.describe(e, info)
+	return w.describe(at, e, info)
 }
 
 // describe adds what takes a look at the file itself: target, attributes, content.
-func (w *folderWalk) describe(e Entry, info fs.FileInfo) (err error) {
+func (w *folderWalk) describe(at place, e Entry, info fs.FileInfo) (err error) {
 	if e.Type == Symlink {
-		if e.Link, err = w.root.Readlink(rel(e.Path)); err != nil {
-			return fmt.Errorf("read folder: %w", err)
+		if e.Link, err = at.in.Readlink(at.name); err != nil {
+			return w.unreadable(e.Path, err)
 		}
 	}
 	if e.Xattrs, err = listXattrs(w.host(e.Path)); err != nil {
@@ -100,48 +105,58 @@ func (w *folderWalk) describe(e Entry, info fs.FileInfo) (err error) {
 	}
 	switch e.Type {
 	case Regular:
-		return w.file(e, info)
+		return w.file(at, e, info)
 	case Folder:
-		return w.folder(e)
+		return w.folder(at, e, info)
 	}
 	return w.hand(e, nil)
 }
 
-func (w *folderWalk) folder(e Entry) error {
+func (w *folderWalk) folder(at place, e Entry, info fs.FileInfo) error {
 	if err := w.hand(e, nil); err != nil {
 		return err
 	}
-	d, err := w.root.Open(rel(e.Path))
+	in, err := at.in.OpenRoot(at.name)
 	if err != nil {
-		return unreadable(err)
+		return w.unreadable(e.Path, err)
+	}
+	defer in.Close()
+	if now, err := in.Stat("."); err != nil {
+		return w.unreadable(e.Path, err)
+	} else if !os.SameFile(info, now) {
+		return fmt.Errorf("read folder: %s %w", w.host(e.Path), ErrChanged)
+	}
+	d, err := in.Open(".")
+	if err != nil {
+		return w.unreadable(e.Path, err)
 	}
 	names, err := d.Readdirnames(-1)
 	d.Close()
 	if err != nil {
-		return unreadable(err)
+		return w.unreadable(e.Path, err)
 	}
 	slices.Sort(names)
 	for _, name := range names {
 		path := strings.TrimSuffix(e.Path, "/") + "/" + name
-		info, err := w.root.Lstat(rel(path))
+		info, err := in.Lstat(name)
 		if err != nil {
-			return fmt.Errorf("read folder: %w", err)
+			return w.unreadable(path, err)
 		}
-		if err := w.visit(path, info); err != nil {
+		if err := w.visit(place{in, name}, path, info); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *folderWalk) file(e Entry, info fs.FileInfo) error {
-	f, err := w.root.OpenFile(rel(e.Path), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+func (w *folderWalk) file(at place, e Entry, info fs.FileInfo) error {
+	f, err := at.in.OpenFile(at.name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return unreadable(err)
+		return w.unreadable(e.Path, err)
 	}
 	defer f.Close()
 	if now, err := f.Stat(); err != nil {
-		return fmt.Errorf("read folder: %w", err)
+		return w.unreadable(e.Path, err)
 	} else if !os.SameFile(info, now) || now.Size() != e.Size {
 		return fmt.Errorf("read folder: %s %w", w.host(e.Path), ErrChanged)
 	}
@@ -157,18 +172,11 @@ func (w *folderWalk) hand(e Entry, content io.Reader) error {
 
 func (w *folderWalk) host(path string) string { return filepath.Join(w.top, path) }
 
-func rel(path string) string {
-	if path == "/" {
-		return "."
-	}
-	return path[1:]
-}
-
-func unreadable(err error) error {
+func (w *folderWalk) unreadable(path string, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("read folder: %w: run as a user who may read all of it (fakeroot does not help), or give a tar archive", err)
+		return fmt.Errorf("read %s: %w: run as a user who may read all of it (fakeroot does not help), or give a tar archive", w.host(path), err)
 	}
-	return fmt.Errorf("read folder: %w", err)
+	return fmt.Errorf("read %s: %w", w.host(path), err)
 }
 
 // exact gives just as many bytes as were announced, or fails.
