@@ -1,14 +1,14 @@
 package psp
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
-	"math/bits"
 	"os"
+	"path"
 
-	"github.com/sealboot/sealboot/internal/qmp"
 	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/ovmf"
 )
@@ -20,9 +20,9 @@ const bootFileLimit = 1 << 30
 // where the firmware looks for it (QEMU, kernel-hashes=on).
 //
 // With SEV, QEMU hands the kernel over as it is; without, it fills in the boot loader's fields of
-// the kernel's setup header, and the firmware would refuse the hash of the file. So the table in
-// memory holds the hash of what this QEMU hands over, and what is measured, as on a SEV host, is
-// the table for the file.
+// the kernel's setup header, and firmware that reads that would refuse the hash of the file. So the
+// table in memory holds the hash of what the firmware gets, and what is measured, as on a SEV host,
+// is the table for the file.
 func (m *machine) addKernelHashes(ctx context.Context, firmware []byte, spec *measure.Spec) error {
 	image, err := ovmf.Parse(firmware)
 	if err != nil {
@@ -41,7 +41,7 @@ func (m *machine) addKernelHashes(ctx context.Context, firmware []byte, spec *me
 			return err
 		}
 	}
-	handedOver, err := m.setupHandedOver(ctx, spec.Kernel)
+	handedOver, err := m.kernelHandedOver(ctx, firmware, spec.Kernel)
 	if err != nil {
 		return fmt.Errorf("read what the guest gets as kernel: %w", err)
 	}
@@ -68,15 +68,26 @@ func readBootFile(name string) ([]byte, error) {
 	return data, nil
 }
 
-// setupHandedOver gives the kernel with the setup part that QEMU's firmware configuration device holds.
-func (m *machine) setupHandedOver(ctx context.Context, kernel []byte) ([]byte, error) {
+// unpatched is the file in which QEMU 10 and later hand the kernel over as it is too. Firmware that
+// looks for files under that name (edk2 of 2025 and later) prefers it.
+const unpatched = "etc/boot/kernel"
+
+// kernelHandedOver gives the kernel as this firmware gets it from this QEMU.
+func (m *machine) kernelHandedOver(ctx context.Context, firmware, kernel []byte) ([]byte, error) {
 	device := fwCfg{control: m.control, memory: m.memory}
+	files, err := device.files(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if files[unpatched] && looksFor(firmware, path.Dir(unpatched)+"/") {
+		return kernel, nil
+	}
 	var size [4]byte
 	if err := device.read(ctx, fwCfgSetupSize, size[:]); err != nil {
 		return nil, err
 	}
 	n := int64(binary.LittleEndian.Uint32(size[:]))
-	if n > int64(len(kernel)) || n > fwCfgWindow {
+	if n > int64(len(kernel)) || n > fwCfgLimit {
 		return nil, fmt.Errorf("a setup part of %d bytes", n)
 	}
 	setup := make([]byte, n)
@@ -88,47 +99,18 @@ func (m *machine) setupHandedOver(ctx context.Context, kernel []byte) ([]byte, e
 	return append(setup, kernel[n:]...), nil
 }
 
-// Keys, ports and bits of the firmware configuration device (QEMU docs/specs/fw_cfg.rst;
-// keys: include/standard-headers/linux/qemu_fw_cfg.h).
-const (
-	fwCfgSetupSize = 0x17
-	fwCfgSetupData = 0x18
-
-	fwCfgPort    = 0x514 // the DMA address, big-endian, its upper half first
-	fwCfgRead    = 1 << 1
-	fwCfgSelect  = 1 << 3
-	fwCfgScratch = 0x100000 // guest memory that nobody uses before the first instruction
-	fwCfgWindow  = 0x100000 // how much of it
-)
-
-// fwCfg reads QEMU's firmware configuration device from outside the guest: its ports by the
-// monitor, its DMA by the guest's memory.
-type fwCfg struct {
-	control *qmp.Client
-	memory  *guestMemory
-}
-
-func (f fwCfg) read(ctx context.Context, key uint16, to []byte) error {
-	const head = 16
-	request := make([]byte, head+len(to))
-	binary.BigEndian.PutUint32(request, uint32(key)<<16|fwCfgSelect|fwCfgRead)
-	binary.BigEndian.PutUint32(request[4:], uint32(len(to)))
-	binary.BigEndian.PutUint64(request[8:], fwCfgScratch+head)
-	if err := f.memory.write(fwCfgScratch, request); err != nil {
-		return err
+// looksFor says whether a driver in the firmware holds a text.
+func looksFor(firmware []byte, text string) bool {
+	tree, err := ovmf.Unpack(firmware)
+	if err != nil {
+		return false
 	}
-	for _, half := range []struct{ port, value uint32 }{{fwCfgPort, 0}, {fwCfgPort + 4, bits.ReverseBytes32(fwCfgScratch)}} {
-		if _, err := monitorText(ctx, f.control, fmt.Sprintf("o /w %#x %#x", half.port, half.value)); err != nil {
-			return err
+	for _, volume := range tree.Volumes() {
+		for _, file := range volume.Files {
+			if bytes.Contains(file.Body, []byte(text)) {
+				return true
+			}
 		}
 	}
-	if err := f.memory.read(fwCfgScratch, request); err != nil {
-		return err
-	}
-	if status := binary.BigEndian.Uint32(request); status != 0 {
-		return fmt.Errorf("firmware configuration device: status %#x", status)
-	}
-	copy(to, request[head:])
-	clear(request)
-	return f.memory.write(fwCfgScratch, request)
+	return false
 }
