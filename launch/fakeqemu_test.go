@@ -41,6 +41,7 @@ const (
 	noInjection   = "does not take the secret"
 	runsOn        = "runs until it is ended"
 	failsRunning  = "fails while it runs"
+	restarts      = "restarts"
 )
 
 const quitStatus = 0
@@ -50,6 +51,7 @@ type fake struct {
 	dir, fault string
 	args       []string
 	quit       chan int
+	server     *qmp.Server
 }
 
 func playQEMU(dir string, args []string) int {
@@ -86,8 +88,8 @@ func playQEMU(dir string, args []string) int {
 	if err != nil {
 		return 1
 	}
-	server := &qmp.Server{Handle: f.handle}
-	go server.Serve(context.Background(), conn)
+	f.server = &qmp.Server{Handle: f.handle}
+	go f.server.Serve(context.Background(), conn)
 	status := <-f.quit
 	time.Sleep(20 * time.Millisecond) // let the answer out
 	return status
@@ -147,6 +149,9 @@ func (f *fake) handle(_ context.Context, command string, args json.RawMessage) (
 		fmt.Print("console of the guest\n")
 		switch f.fault {
 		case runsOn:
+		case restarts:
+			f.server.Emit(qmp.Event{Name: "SHUTDOWN", Data: json.RawMessage(`{"guest":true,"reason":"guest-reset"}`)})
+			f.quit <- quitStatus
 		case failsRunning:
 			f.quit <- 3
 		default:

@@ -25,6 +25,8 @@ var (
 	ErrNoSEV = errors.New("this QEMU offers no SEV")
 	// ErrPlatform: QEMU said something about SEV that cannot be.
 	ErrPlatform = errors.New("unusable answer from QEMU")
+	// ErrRestart: the guest ran, and ended because it wants to start again, which takes another launch.
+	ErrRestart = errors.New("the guest restarts")
 	// ErrSpec: something in the Spec is wrong.
 	ErrSpec = errors.New("wrong launch setting")
 )

@@ -2,7 +2,9 @@ package launch
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/sealboot/sealboot/internal/qmp"
@@ -17,6 +19,8 @@ type process struct {
 	kill func()
 	over chan struct{} // closed when it has ended
 	err  error         // valid then
+
+	restarted atomic.Bool // the guest wanted to start again
 }
 
 // start runs the command. The context does not end it, so that it can be told to quit first: end does.
@@ -41,7 +45,7 @@ func (p *process) dial(ctx context.Context, socket string) (*qmp.Client, error) 
 		case <-ctx.Done():
 		}
 	}()
-	q, err := qmp.Dial(ctx, "unix", socket)
+	q, err := qmp.Config{OnEvent: p.hear}.Dial(ctx, "unix", socket)
 	if err != nil {
 		select {
 		case <-p.over:
@@ -51,6 +55,33 @@ func (p *process) dial(ctx context.Context, socket string) (*qmp.Client, error) 
 		return nil, err
 	}
 	return q, nil
+}
+
+// hear notes why the guest ends (event SHUTDOWN, QEMU qapi/run-state.json).
+func (p *process) hear(e qmp.Event) {
+	var why struct {
+		Reason string `json:"reason"`
+	}
+	if e.Name == "SHUTDOWN" && json.Unmarshal(e.Data, &why) == nil && why.Reason == "guest-reset" {
+		p.restarted.Store(true)
+	}
+}
+
+// wait waits for the guest's own end.
+func (p *process) wait(ctx context.Context, q *qmp.Client) error {
+	select {
+	case <-p.over:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select { // what QEMU said last
+	case <-q.Done():
+	case <-time.After(goodbye):
+	}
+	if p.err == nil && p.restarted.Load() {
+		return ErrRestart
+	}
+	return p.err
 }
 
 // failure says why a process ended that should not have.

@@ -53,8 +53,8 @@ const (
 	retryPause = time.Second
 )
 
-// Run starts the machine and returns when it has ended: nil if it did so by itself. A machine that gets
-// no secret never runs an instruction.
+// Run starts the machine and returns when it has ended: nil if it powered itself off, ErrRestart if it wants to
+// start again. A machine that gets no secret never runs an instruction.
 func (l Launcher) Run(ctx context.Context, s Spec) (err error) {
 	if err := s.Validate(); err != nil {
 		return err
@@ -172,7 +172,7 @@ func (l Launcher) runGuest(ctx context.Context, s Spec, g guest, session wire.Se
 	if err != nil {
 		return fmt.Errorf("give the guest its secret: %w", p.explain(err))
 	}
-	return l.stage(Guest, func() error { return wait(ctx, p) })
+	return l.stage(Guest, func() error { return p.wait(ctx, q) })
 }
 
 // inject hands over the packet and lets the guest run.
@@ -185,15 +185,6 @@ func inject(ctx context.Context, q *qmp.Client, packet wire.Packet) error {
 		return err
 	}
 	return q.Execute(ctx, "cont", nil, nil)
-}
-
-func wait(ctx context.Context, p *process) error {
-	select {
-	case <-p.over:
-		return p.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // stage runs a part and tells how long it took, also when it failed.

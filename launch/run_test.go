@@ -201,6 +201,7 @@ func TestEveryFailure(t *testing.T) {
 		{name: "session expired", spoil: func(b *bench) { b.server.measurement = &client.Refused{Class: wire.Expired} }, want: ErrRefused, lastStage: Measure},
 		{name: "server's own trouble", spoil: func(b *bench) { b.server.measurement = &client.Refused{Class: wire.Internal} }, text: "failed", notWant: ErrRefused, lastStage: Measure},
 		{name: "secret not taken", fault: noInjection, text: "Failed to inject", lastStage: Release},
+		{name: "guest restarts", fault: restarts, want: ErrRestart, lastStage: Inject},
 		{name: "guest fails", fault: failsRunning, text: "exit status 3", lastStage: Inject},
 	} {
 		t.Run(c.name, func(t *testing.T) {

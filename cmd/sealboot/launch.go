@@ -33,7 +33,7 @@ func (a *app) launchCommand() *cobra.Command {
 		Long: `launch asks the key server for a launch session for this host's secure processor, starts QEMU with
 it, brings the launch measurement to the key server and the sealed secret into the guest,
 and lets the guest run. It ends when the guest ends; a reboot ends it too, since a guest that starts
-again has no secret. A machine that is refused is shut down before its first instruction (exit code 3).
+again has no secret: then it says so, and another launch is needed. A machine that is refused is shut down before its first instruction (exit code 3).
 
 The QEMU must offer sev-guest; qemu-sev is one for machines without the hardware. What follows "--" is
 added to QEMU's command line. Devices there should be virtio with
@@ -44,7 +44,7 @@ them as ask_ark_MILAN.cert and so on; qemu-sev --sev-ca-file prints its own). --
 and CEK, if the chain that the platform keeps has a CEK that AMD has not signed yet.
 
 --json writes a line of JSON after each stage, {"stage", "seconds"}, with the stages platform,
-session, start, measure, release, inject, guest, and a last one {"outcome": "ended|refused|failed", "seconds"} of
+session, start, measure, release, inject, guest, and a last one {"outcome": "ended|restart|refused|failed", "seconds"} of
 the whole. After the stage in which a launch fails there is only the last line.`,
 		Example: `  sealboot launch --server http://127.0.0.1:8080 --image web --firmware out/firmware.fd \
       --disk out/disk.qcow2 --ca ask_ark_MILAN.cert
@@ -112,13 +112,17 @@ func (a *app) launch(cmd *cobra.Command, f launchFlags) (err error) {
 	}
 	begun := time.Now()
 	l := launch.Launcher{Server: server, Stdin: a.stdin, Stdout: a.stdout, Now: time.Now, Done: func(s launch.Stage, took time.Duration, err error) {
-		if err == nil {
+		if err == nil || errors.Is(err, launch.ErrRestart) {
 			stages.write(stageLine{Stage: string(s), Seconds: took.Seconds()})
 		}
 	}}
 	err = l.Run(cmd.Context(), f.spec)
 	outcome := "ended"
 	switch {
+	case errors.Is(err, launch.ErrRestart):
+		outcome = "restart"
+		fmt.Fprintln(a.stderr, "sealboot: the guest wants to start again: launch it once more")
+		err = nil
 	case errors.Is(err, launch.ErrRefused):
 		outcome = "refused"
 		err = refusef("%w", err)
