@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
+	"time"
 )
 
 // Process is a program that runs beside its caller.
@@ -30,6 +31,7 @@ func Start(c Command, stderr io.Writer) (*Process, error) {
 	p.cmd.Dir, p.cmd.Stdin, p.cmd.Stdout, p.cmd.ExtraFiles = c.Dir, c.Stdin, c.Stdout, c.Files
 	p.cmd.Stderr = io.MultiWriter(stderr, &p.said)
 	p.cmd.Env = append(os.Environ(), c.Env...)
+	p.cmd.WaitDelay = 5 * time.Second // for a descendant that keeps its stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {
