@@ -126,6 +126,9 @@ func (a *app) launch(cmd *cobra.Command, f launchFlags) (err error) {
 	case errors.Is(err, launch.ErrRefused):
 		outcome = "refused"
 		err = refusef("%w", err)
+	case cmd.Context().Err() != nil:
+		outcome = "failed"
+		err = errors.New("interrupted: the machine was ended")
 	case err != nil:
 		outcome = "failed"
 	}
