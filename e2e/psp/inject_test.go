@@ -39,7 +39,7 @@ func FuzzInject(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Cleanup(func() { memory.ram.Close(); memory.saved.Close() })
+	f.Cleanup(memory.close)
 	memory.layout = []region{{end: 1<<20 - 1, kind: "ram", ours: true}, {start: 1<<32 - 4096, end: 1<<32 - 1, kind: "romd"}}
 	m := &machine{config: Config{Platform: platform}, memory: memory, guest: guest}
 

@@ -45,6 +45,9 @@ func (m *machine) run(ctx context.Context) (status int, err error) {
 		for _, mon := range m.monitors {
 			mon.close()
 		}
+		if m.memory != nil {
+			m.memory.close()
+		}
 	}()
 	started, ended := make(chan struct{}), make(chan struct{})
 	defer close(ended)

@@ -43,6 +43,11 @@ func newGuestMemory(size int64) (*guestMemory, error) {
 	return &guestMemory{ram: ram, saved: saved}, nil
 }
 
+func (g *guestMemory) close() {
+	g.ram.Close()
+	g.saved.Close()
+}
+
 // memoryFile makes a file that has no name and ends with its last user.
 func memoryFile(name string, size int64) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
