@@ -21,7 +21,6 @@ import (
 	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/initramfs"
 	"github.com/sealboot/sealboot/internal/atomicfile"
-	"github.com/sealboot/sealboot/internal/progress"
 	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/ovmf"
 )
@@ -50,7 +49,7 @@ type buildFlags struct {
 	appended, label          string
 	vcpus                    int
 	vcpuType                 string
-	asJSON                   bool
+	allRoot, asJSON          bool
 }
 
 func (a *app) buildCommand() *cobra.Command {
@@ -86,6 +85,7 @@ built for AMD SEV are: those under --tools, laid out as the root of a file syste
 	flags.StringVar(&f.tools, "tools", "", "folder with GRUB and OVMF, laid out as the root of a file system")
 	flags.StringVar(&f.appended, "append", "console=ttyS0", "words to add to the kernel's command line")
 	flags.StringVar(&f.label, "label", "", "label of the root file system")
+	flags.BoolVar(&f.allRoot, "all-root", false, "give every file to root, as for a folder that an ordinary user unpacked")
 	flags.IntVar(&f.vcpus, "vcpus", 1, "processors of the guest, for the digests of SEV-ES and SNP")
 	flags.StringVar(&f.vcpuType, "vcpu-type", "EPYC-v4", "QEMU's processor model, for the digests of SEV-ES and SNP")
 	flags.BoolVar(&f.asJSON, "json", false, "print what was made as JSON")
@@ -117,7 +117,6 @@ func (a *app) build(ctx context.Context, f buildFlags) error {
 		return err
 	}
 	result, err := b.run(ctx)
-	b.line.Clear()
 	if err != nil {
 		b.discard()
 		return err
@@ -136,13 +135,13 @@ func (a *app) build(ctx context.Context, f buildFlags) error {
 
 // buildRun is one build under way.
 type buildRun struct {
+	app        *app
 	flags      buildFlags
 	source     source.Source
 	passphrase []byte
 	tools      grub.Tools
 	firmware   []byte
 	agent      []byte
-	line       *progress.Line
 	made       []string // files and the folder, to be removed after a failure
 	seconds    map[string]float64
 }
@@ -155,7 +154,7 @@ func (a *app) newBuild(f buildFlags) (*buildRun, error) {
 	if err := (grub.Config{Append: f.appended}).Validate(); err != nil {
 		return nil, usagef("--append: %w", err)
 	}
-	b := &buildRun{flags: f, line: progress.New(a.stderr), seconds: map[string]float64{}}
+	b := &buildRun{app: a, flags: f, seconds: map[string]float64{}}
 	var err error
 	for _, name := range []string{diskFile, firmwareFile, recordFile, passphraseFile} {
 		path := filepath.Join(f.output, name)
@@ -227,7 +226,7 @@ func (b *buildRun) run(ctx context.Context) (*built, error) {
 		disk, err = b.disk(ctx, files)
 		return err
 	}); err != nil {
-		return nil, fmt.Errorf("make disk: %w", err)
+		return nil, err
 	}
 	var info *grub.Info
 	var firmware []byte
@@ -273,21 +272,17 @@ func (b *buildRun) initramfs(ctx context.Context) ([]initramfs.Kernel, []image.F
 
 func (b *buildRun) disk(ctx context.Context, files []image.File) (*image.Result, error) {
 	path := filepath.Join(b.flags.output, diskFile)
-	out, err := atomicfile.Create(path, 0o644)
+	made, err := sourceDate()
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()
-	spec := image.Spec{Source: b.flags.source, Size: int64(b.flags.size), Files: files, Label: b.flags.label, Time: time.Now()}
-	result, err := image.Build(ctx, spec, b.passphrase, out.File, rand.Reader, b.line.Stage("encrypt"))
-	if err != nil {
-		return nil, err
+	spec := image.Spec{Source: b.flags.source, Size: int64(b.flags.size), Files: files, Label: b.flags.label, AllRoot: b.flags.allRoot, Time: made}
+	spec.LUKS.KDF = b.app.kdfFor(b.passphrase, 0)
+	result, err := b.app.buildImage(ctx, spec, b.passphrase, path)
+	if err == nil {
+		b.made = append(b.made, path)
 	}
-	if err := out.Commit(); err != nil {
-		return nil, err
-	}
-	b.made = append(b.made, path)
-	return result, nil
+	return result, err
 }
 
 // bundle makes the firmware that unlocks the disk.

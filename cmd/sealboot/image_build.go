@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"os"
@@ -74,7 +75,7 @@ With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, wri
 			if spec.Time, err = sourceDate(); err != nil {
 				return err
 			}
-			result, err := a.buildImage(cmd, spec, passphrase, output)
+			result, err := a.buildImage(cmd.Context(), spec, passphrase, output)
 			if err != nil {
 				return err
 			}
@@ -109,7 +110,7 @@ With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, wri
 }
 
 // buildImage builds under the output's name.
-func (a *app) buildImage(cmd *cobra.Command, spec image.Spec, passphrase []byte, output string) (*image.Result, error) {
+func (a *app) buildImage(ctx context.Context, spec image.Spec, passphrase []byte, output string) (*image.Result, error) {
 	// A limit on file sizes (ulimit -f) then is an error of the write, not the process's end.
 	signal.Ignore(syscall.SIGXFSZ)
 	// What stays in memory are names and inodes, some 300 bytes each; the rest is reused. Collecting
@@ -122,7 +123,7 @@ func (a *app) buildImage(cmd *cobra.Command, spec image.Spec, passphrase []byte,
 	defer out.Close()
 	line := progress.New(a.stderr)
 	defer line.Clear()
-	result, err := image.Build(cmd.Context(), spec, passphrase, out.File, rand.Reader, line.Stage("encrypt"))
+	result, err := image.Build(ctx, spec, passphrase, out.File, rand.Reader, line.Stage("encrypt"))
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", output, err)
 	}
