@@ -4,7 +4,8 @@
 // them; loads the kernel modules that the initramfs lists; waits, for a bounded time, for the
 // disk whose LUKS UUID the kernel command line names; reads that disk's header once; compares
 // the pin of that copy with the pin from the secret table; opens the root from that very
-// copy through dm-crypt; wipes the keys; and becomes the distribution's own init.
+// copy through dm-crypt; wipes the keys; and becomes the distribution's own init: that of its initramfs, if GRUB
+// loaded one before ours and its rescue shell can be turned off (initramfs-tools, dracut), else the root's.
 //
 // The disk, and every device beside it, is the host's and lies where it can. The command line,
 // this program and the modules are measured or come out of the encrypted root. LUKS does
