@@ -3,7 +3,8 @@
  * A judge of LUKS2 headers, before GRUB's own reader sees one.
  *
  * Whoever has the disk can write its header, and GRUB 2.12's luks2 module believes it: a
- * "key_size" above 128 overflows buffers on the stack, an area smaller than key_size times
+ * "key_size" above 128 overflows buffers on the stack (tried with 5000: it jumps to where the
+ * overwritten return address says), an area smaller than key_size times
  * stripes yields a volume key out of whatever stands in the heap, and an empty digest
  * accepts any key. Each of these can end with the host's kernel holding the passphrase. So
  * the header is copied once, judged, and cryptomount reads that copy (its option -H).
