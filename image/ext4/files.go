@@ -196,6 +196,8 @@ func (c *content) Read(b []byte) (int, error) {
 	return n, err
 }
 
+var _ source.Source = (*Reader)(nil)
+
 // Walk makes the file system a source: it calls use for each entry, parents first. Of names of one
 // inode the first has the content, the others are hard links.
 func (f *Reader) Walk(ctx context.Context, use source.WalkFunc) error {

@@ -9,6 +9,9 @@ import (
 func (f *Reader) folderBlocks(n *record) ([]uint64, error) {
 	var blocks []uint64
 	count := n.size / uint64(f.blockSize)
+	if count > f.blocks {
+		return nil, broken(n.where(), "folder of %d bytes, larger than the file system", n.size)
+	}
 	err := f.blockMap(n, func(m mapping) error {
 		if m.metadata {
 			return nil

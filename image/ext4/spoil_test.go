@@ -135,6 +135,9 @@ var spoils = []struct {
 	{"no group", "blocks in a group", func(s *spoiler) { s.super(func(b *superblock) { b.BlocksPerGroup = 0 }) }},
 	{"odd group", "blocks in a group", func(s *spoiler) { s.super(func(b *superblock) { b.BlocksPerGroup = 1001 }) }},
 	{"large group", "blocks in a group", func(s *spoiler) { s.super(func(b *superblock) { b.BlocksPerGroup = 65536 }) }},
+	{"meta block groups", "first meta block group 9", func(s *spoiler) {
+		s.super(func(b *superblock) { b.FeatureIncompat |= incompatMetaBG; b.FirstMetaBG = 9 })
+	}},
 	{"no inodes", "inodes in a group", func(s *spoiler) { s.super(func(b *superblock) { b.InodesPerGroup = 0 }) }},
 	{"inodes", "inodes", func(s *spoiler) { s.super(func(b *superblock) { b.InodesCount++ }) }},
 	{"inode size", "inodes of 300 bytes", func(s *spoiler) { s.super(func(b *superblock) { b.InodeSize = 300 }) }},
@@ -146,8 +149,8 @@ var spoils = []struct {
 	{"free blocks", "blocks free", func(s *spoiler) { s.super(func(b *superblock) { b.FreeBlocksLo++ }) }},
 	{"free inodes", "inodes free", func(s *spoiler) { s.super(func(b *superblock) { b.FreeInodes++ }) }},
 	{"group's checksum", "group 0: checksum", func(s *spoiler) { s.bytes(1)[0]++ }},
-	{"group's bitmap outside", "outside", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.BlockBitmap = 1 << 40 }) }},
-	{"group's table outside", "outside", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.InodeTable = 4095 }) }},
+	{"group's bitmap outside", "metadata at block", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.BlockBitmap = 1 << 40 }) }},
+	{"group's table outside", "metadata at block", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.InodeTable = 4095 }) }},
 	{"group's bitmap twice", "two owners", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.BlockBitmap = d.InodeBitmap }) }},
 	{"group's free blocks", "blocks free", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.FreeBlocks++ }) }},
 	{"group's free inodes", "inodes free", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.FreeInodes++ }) }},
@@ -294,7 +297,7 @@ var spoils = []struct {
 	{"access control list", "access control list", func(s *spoiler) {
 		s.file("/few", func(raw []byte) { raw[0xa4+int(le.Uint16(raw[0xa4+2:]))]++ })
 	}},
-	{"group's numbers", "folders", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.UsedDirs = 1 << 20 }) }},
+	{"group's numbers", "of them never used", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.UsedDirs = 1 << 20 }) }},
 	{"root no folder", "", func(s *spoiler) { s.inode(rootInode, func(raw []byte) { put16(raw, 0, modeRegular) }) }},
 }
 
@@ -326,7 +329,7 @@ func TestSpoiled(t *testing.T) {
 	for _, c := range spoils {
 		t.Run(c.name, func(t *testing.T) {
 			image := bytes.Clone(good)
-			c.spoil(&spoiler{t, image, must(Open(readerAt(bytes.Clone(good)), int64(len(good))))})
+			c.spoil(&spoiler{t, image, must(Open(readerAt(good), int64(len(good))))})
 			var format *FormatError
 			if err := check(image); !errors.As(err, &format) || !strings.Contains(err.Error(), c.problem) {
 				t.Errorf("checked as: %v; it should say %q", err, c.problem)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
+	"strings"
 	"testing"
 )
 
@@ -47,7 +49,7 @@ func TestVariants(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			image := bytes.Clone(good)
-			c.change(&spoiler{t, image, must(Open(readerAt(bytes.Clone(good)), int64(len(good))))})
+			c.change(&spoiler{t, image, must(Open(readerAt(good), int64(len(good))))})
 			r := must(Open(readerAt(image), int64(len(image))))
 			if _, err := r.Check(context.Background(), nil); err != nil {
 				t.Fatal(err)
@@ -68,7 +70,7 @@ func TestUnclean(t *testing.T) {
 		"orphan file":    func(s *superblock) { s.FeatureROCompat |= roOrphanPresent },
 	} {
 		image := bytes.Clone(good)
-		s := &spoiler{t, image, must(Open(readerAt(bytes.Clone(good)), int64(len(good))))}
+		s := &spoiler{t, image, must(Open(readerAt(good), int64(len(good))))}
 		s.super(change)
 		r, err := Open(readerAt(image), int64(len(image)))
 		if err != nil {
@@ -99,5 +101,53 @@ func TestNotExt4(t *testing.T) {
 	}
 	if _, err := Open(readerAt(good[:1<<20]), int64(len(good))); err != nil {
 		t.Errorf("the beginning of an image: %v", err)
+	}
+}
+
+// TestUnchecked reads images that no check has looked at: what is followed is checked where it is followed.
+func TestUnchecked(t *testing.T) {
+	good := spoilable(t)
+	for name, c := range map[string]struct {
+		problem string
+		spoil   func(s *spoiler)
+	}{
+		"no inode":     {"does not exist", func(s *spoiler) { s.leaf("/home", 0, func(b []byte) { put32(s.entry(b, "owned"), 0, 1<<31) }) }},
+		"unused inode": {"never used", func(s *spoiler) { s.leaf("/home", 0, func(b []byte) { put32(s.entry(b, "owned"), 0, 1000) }) }},
+		"folder larger than all": {"larger than", func(s *spoiler) {
+			s.file("/home", func(raw []byte) { put32(raw, 0x6c, 1) })
+		}},
+		"blocks in a circle": {"tree larger", func(s *spoiler) {
+			const a, b, c = 4090, 4091, 4092 // not in use
+			for i := 0; i < blockSize; i += 4 {
+				put32(s.bytes(a), i, b)
+				put32(s.bytes(b), i, c)
+				put32(s.bytes(c), i, 0)
+			}
+			s.file("/home/owned", func(raw []byte) {
+				put32(raw, 0x20, 0)
+				clear(raw[0x28:0x64])
+				put32(raw, 0x28+4*(indirectDouble+1), a)
+			})
+		}},
+	} {
+		image := bytes.Clone(good)
+		c.spoil(&spoiler{t, image, must(Open(readerAt(good), int64(len(good))))})
+		r := must(Open(readerAt(image), int64(len(image))))
+		var format *FormatError
+		if _, err := r.ReadFile("/home/owned", 1<<20); !errors.As(err, &format) || !strings.Contains(err.Error(), c.problem) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	r := must(Open(readerAt(good), int64(len(good))))
+	var format *FormatError
+	if err := r.readBlocks(make([]byte, 2*blockSize), r.blocks-1); !errors.As(err, &format) {
+		t.Errorf("a block behind the end: %v", err)
+	}
+	if _, err := r.ReadFile("/home/owned", 100); err != nil {
+		t.Error(err)
+	}
+	cut := must(Open(readerAt(good[:1<<20]), int64(len(good)))) // a device that ends early
+	if _, err := cut.Check(context.Background(), nil); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a device that ends early: %v", err)
 	}
 }
