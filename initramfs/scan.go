@@ -21,7 +21,7 @@ type Kernel struct {
 // Names that distributions give to kernels and initramfs files in /boot, in the order of
 // preference: Debian and Ubuntu (initrd.img-V), Fedora (initramfs-V.img), SUSE (initrd-V).
 var (
-	imagePrefixes = []string{"vmlinuz-", "vmlinux-", "kernel-"}
+	imagePrefixes = []string{"vmlinuz-", "kernel-"}
 	initrdNames   = [][2]string{{"initrd.img-", ""}, {"initramfs-", ".img"}, {"initrd-", ""}}
 )
 
