@@ -173,12 +173,13 @@ func TestUnsupported(t *testing.T) {
 
 func TestUnsupportedElsewhere(t *testing.T) {
 	good := spoilable(t)
+	image := bytes.Clone(good)
 	for name, spoil := range map[string]func(s *spoiler){
 		"journal on another device": func(s *spoiler) { s.super(func(b *superblock) { b.JournalInum = 0 }) },
 		"bad blocks":                func(s *spoiler) { s.inode(1, func(raw []byte) { raw[0x28] = 1 }) },
 		"unknown feature":           func(s *spoiler) { s.super(func(b *superblock) { b.FeatureROCompat |= 1 << 30 }) },
 	} {
-		image := bytes.Clone(good)
+		copy(image, good)
 		spoil(&spoiler{t, image, must(Open(readerAt(good), int64(len(good))))})
 		r, err := Open(readerAt(image), int64(len(image)))
 		if err == nil {

@@ -153,7 +153,7 @@ var spoils = []struct {
 	{"group's table outside", "metadata at block", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.InodeTable = 4095 }) }},
 	{"group's bitmap twice", "two owners", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.BlockBitmap = d.InodeBitmap }) }},
 	{"group's free blocks", "blocks free", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.FreeBlocks++ }) }},
-	{"group's free inodes", "inodes free", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.FreeInodes++ }) }},
+	{"group's free inodes", "counted", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.FreeInodes++ }) }},
 	{"group's folders", "folders", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.UsedDirs++ }) }},
 	{"group's unused inodes", "never used", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.ItableUnused++ }) }},
 	{"group flagged unused", "never used", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.Flags |= groupInodeUninit }) }},
@@ -199,6 +199,7 @@ var spoils = []struct {
 	}},
 	{"extent block's depth", "depth", func(s *spoiler) { s.extentBlock(func(b []byte) { b[6] = 1 }) }},
 	{"extents out of order", "not within", func(s *spoiler) { s.extentBlock(func(b []byte) { put32(b, 24, 0) }) }},
+	{"extent blocks out of order", "nodes out of order", func(s *spoiler) { s.file("/scattered", func(raw []byte) { put16(raw, 0x28+2, 2) }) }},
 	{"extent block's beginning", "begins with", func(s *spoiler) { s.extentBlock(func(b []byte) { put32(b, 12, 5) }) }},
 	{"symbolic link's size", "symbolic link of", func(s *spoiler) { s.file("/fast", func(raw []byte) { put32(raw, 4, 30) }) }},
 	{"long symbolic link's size", "symbolic link of", func(s *spoiler) { s.file("/slow", func(raw []byte) { put32(raw, 4, 61) }) }},
@@ -298,7 +299,10 @@ var spoils = []struct {
 		s.file("/few", func(raw []byte) { raw[0xa4+int(le.Uint16(raw[0xa4+2:]))]++ })
 	}},
 	{"group's numbers", "of them never used", func(s *spoiler) { s.group(0, func(d *groupDesc) { d.UsedDirs = 1 << 20 }) }},
-	{"root no folder", "", func(s *spoiler) { s.inode(rootInode, func(raw []byte) { put16(raw, 0, modeRegular) }) }},
+	{"root no folder", "root: no folder", func(s *spoiler) {
+		s.inode(rootInode, func(raw []byte) { put16(raw, 0, modeRegular) })
+		s.group(0, func(d *groupDesc) { d.UsedDirs-- })
+	}},
 }
 
 // spoilable is a small image with a bit of all.
@@ -326,9 +330,10 @@ func TestSpoiled(t *testing.T) {
 	if err := check(good); err != nil {
 		t.Fatalf("the good image: %v", err)
 	}
+	image := bytes.Clone(good)
 	for _, c := range spoils {
 		t.Run(c.name, func(t *testing.T) {
-			image := bytes.Clone(good)
+			copy(image, good)
 			c.spoil(&spoiler{t, image, must(Open(readerAt(good), int64(len(good))))})
 			var format *FormatError
 			if err := check(image); !errors.As(err, &format) || !strings.Contains(err.Error(), c.problem) {
