@@ -265,6 +265,7 @@ var spoils = []struct {
 		s.bytes(uint64(le.Uint32(must(s.r.readInode(resizeInode)).block[4*indirectDouble:])))[100]++
 	}},
 	{"journal's inode", "not in use", func(s *spoiler) { s.super(func(b *superblock) { b.JournalInum = 900 }) }},
+	{"journal's size", "journal of 4198400 bytes", func(s *spoiler) { s.inode(journalInode, func(raw []byte) { put32(raw, 4, 1025*blockSize) }) }},
 	{"journal with a hole", "hole", func(s *spoiler) {
 		s.inode(journalInode, func(raw []byte) {
 			put32(raw, 0x28+12, 1)

@@ -126,6 +126,12 @@ func TestUnchecked(t *testing.T) {
 		"folder larger than all": {"larger than", func(s *spoiler) {
 			s.file("/home", func(raw []byte) { put32(raw, 0x6c, 1) })
 		}},
+		"folder with a hole": {"hole", func(s *spoiler) {
+			s.file("/home", func(raw []byte) { put32(raw, 0x28+12, 1) })
+		}},
+		"folder too large": {"folder of 8192 bytes", func(s *spoiler) {
+			s.file("/home", func(raw []byte) { put32(raw, 4, 8192) })
+		}},
 		"blocks in a circle": {"tree larger", func(s *spoiler) {
 			const a, b, c = 4090, 4091, 4092 // not in use
 			for i := 0; i < blockSize; i += 4 {
@@ -156,8 +162,41 @@ func TestUnchecked(t *testing.T) {
 	if _, err := r.ReadFile("/home/owned", 100); err != nil {
 		t.Error(err)
 	}
+	if err := r.parseFolder(must(r.find("/home")), 1, must(r.find("/home")).leaf(r), indexKind, func(folderEntry) error { return nil }); !errors.As(err, &format) {
+		t.Errorf("entries in a hash tree's block: %v", err)
+	}
 	cut := must(Open(readerAt(good[:1<<20]), int64(len(good)))) // a device that ends early
 	if _, err := cut.Check(context.Background(), nil); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a device that ends early: %v", err)
+	}
+}
+
+// leaf is a folder's first block without its dots.
+func (n *record) leaf(r *Reader) []byte {
+	raw := make([]byte, blockSize)
+	if err := r.readBlocks(raw, must(r.folderBlocks(n))[0]); err != nil {
+		panic(err)
+	}
+	return append(raw[24:], make([]byte, 24)...)
+}
+
+// TestParseXattrs cuts attributes off at each byte, and has one twice.
+func TestParseXattrs(t *testing.T) {
+	good := make([]byte, 96)
+	putXattrs(good, 0, []xattr{{1, "name", []byte("value")}, {6, "capability", noise(20, 1)}}, false)
+	if list, _, err := parseXattrs(good, 0); err != nil || len(list) != 2 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	for n := range good {
+		if list, _, err := parseXattrs(good[:n:n], 0); err == nil {
+			t.Errorf("cut to %d bytes: %v", n, list)
+		}
+	}
+	n := &record{number: 12, inside: le.AppendUint32(nil, xattrMagic)}
+	n.inside = append(n.inside, make([]byte, 96)...)
+	putXattrs(n.inside[4:], 0, []xattr{{1, "name", []byte("value")}, {1, "name", []byte("other")}}, false)
+	var format *FormatError
+	if list, err := new(Reader).readXattrs(n); !errors.As(err, &format) {
+		t.Errorf("an attribute twice: %v, %v", list, err)
 	}
 }

@@ -56,7 +56,7 @@ func parseXattrs(b []byte, at int) (list []xattr, hashes []uint32, err error) {
 			return nil, nil, fmt.Errorf("attribute %s%s in an inode of its own", prefix, x.name)
 		}
 		if length > 0 {
-			if offset < first || offset > len(b) || length > uint64(len(b)-offset) {
+			if offset < first || offset > len(b) || (length+3)&^3 > uint64(len(b)-offset) {
 				return nil, nil, fmt.Errorf("attribute %s%s with %d bytes at %d of %d", prefix, x.name, length, offset, len(b))
 			}
 			x.value = b[offset:][:length]
