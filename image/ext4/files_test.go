@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -99,6 +100,27 @@ func TestAllocated(t *testing.T) {
 		}
 		for block := range w.blocks {
 			t.Errorf("block %d was written and does not count", block)
+		}
+	}
+}
+
+// TestWalkRefuses walks images that no check has looked at.
+func TestWalkRefuses(t *testing.T) {
+	good := spoilable(t)
+	image := bytes.Clone(good)
+	s := &spoiler{t, image, must(Open(readerAt(good), int64(len(good))))}
+	s.leaf("/", 0, func(b []byte) { put32(s.entry(b, "few"), 0, s.find("/home").number) })
+	deep := make(memory, 16<<20)
+	path := strings.Repeat("/"+long("", 255), pathMost/256+1)
+	if err := write(deep, testOptions(16<<20), []file{folder(path)}); err != nil {
+		t.Fatal(err)
+	}
+	for problem, image := range map[string][]byte{"two names": image, "path of more": deep} {
+		r := must(Open(readerAt(image), int64(len(image))))
+		err := r.Walk(context.Background(), func(source.Entry, io.Reader) error { return nil })
+		var format *FormatError
+		if !errors.As(err, &format) || !strings.Contains(err.Error(), problem) {
+			t.Errorf("%s: %v", problem, err)
 		}
 	}
 }

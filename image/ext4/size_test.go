@@ -33,7 +33,7 @@ func TestSizes(t *testing.T) {
 func TestSizesRefused(t *testing.T) {
 	for _, o := range []Options{
 		{Size: -1}, {Size: 0}, {Size: 8<<20 - 1}, {Size: 16 << 40}, {Size: 1 << 62}, {Size: 16 << 20, Inodes: 1 << 31},
-		{Size: 16 << 20, Inodes: 33000}, {Size: 16 << 20, Label: "seventeen letters"},
+		{Size: 16 << 20, Inodes: 33000}, {Size: 8 << 20, Inodes: 16000}, {Size: 16 << 20, Label: "seventeen letters"},
 	} {
 		if _, err := NewWriter(nil, o); err == nil {
 			t.Errorf("%+v was accepted", o)
@@ -171,6 +171,8 @@ func TestRefused(t *testing.T) {
 		"device number":         {device, ErrTree},
 		"unknown attribute":     {value("com.apple.quarantine", 1), ErrXattr},
 		"attribute, no name":    {value("user.", 1), ErrXattr},
+		"attribute, long name":  {value(long("user.", 261), 1), ErrXattr},
+		"attribute, zero byte":  {value("user.a\x00b", 1), ErrXattr},
 		"large attribute":       {value("user.a", 5000), ErrXattr},
 		"bad list":              {value("system.posix_acl_access", 5), ErrXattr},
 		"too large a file":      {file{Entry: source.Entry{Path: "/a", Type: source.Regular, Size: 1 << 60}}, ErrTree},
