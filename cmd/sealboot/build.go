@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,13 +31,6 @@ const (
 	recordFile     = "record.json"
 	passphraseFile = "passphrase"
 )
-
-// firmwarePaths is where distributions put OVMF for AMD SEV, from the root of a file system.
-var firmwarePaths = []string{
-	"usr/share/ovmf/OVMF.amdsev.fd",      // Debian, Ubuntu
-	"usr/share/OVMF/OVMF.amdsev.fd",      // Debian, older
-	"usr/share/edk2/ovmf/OVMF.amdsev.fd", // Fedora
-}
 
 // buildFlags are the flags of sealboot build.
 type buildFlags struct {
@@ -188,16 +180,6 @@ func (a *app) newBuild(f buildFlags) (*buildRun, error) {
 		b.passphrase, err = newPassphrase(rand.Reader)
 	}
 	return b, err
-}
-
-// newPassphrase makes 256 random bits, as 64 hexadecimal digits: a person can copy them, and any tool takes them.
-func newPassphrase(random io.Reader) ([]byte, error) {
-	var key [32]byte
-	if _, err := io.ReadFull(random, key[:]); err != nil {
-		return nil, fmt.Errorf("make passphrase: %w", err)
-	}
-	defer clear(key[:])
-	return hex.AppendEncode(nil, key[:]), nil
 }
 
 func (b *buildRun) run(ctx context.Context) (*built, error) {
@@ -366,41 +348,4 @@ func versions(kernels []initramfs.Kernel) []string {
 		list = append(list, k.Version)
 	}
 	return list
-}
-
-// readFirmware reads the given firmware, or the first that a distribution installed.
-func readFirmware(path string, roots []string) ([]byte, error) {
-	if path == "" {
-		for _, root := range append(append([]string{}, roots...), "/") {
-			for _, name := range firmwarePaths {
-				if candidate := filepath.Join(root, name); path == "" {
-					if _, err := os.Stat(candidate); err == nil {
-						path = candidate
-					}
-				}
-			}
-		}
-	}
-	if path == "" {
-		return nil, errors.New("no OVMF for AMD SEV (OVMF.amdsev.fd) is installed: install ovmf-amdsev (Debian), ovmf (Ubuntu) or edk2-ovmf (Fedora), or give --firmware FILE")
-	}
-	return readBounded(path, ovmf.MaxSize)
-}
-
-const maxAgent = 64 << 20 // bytes; the agent has some 4 MiB
-
-// readAgent reads the guest's program; by default it stands beside this one.
-func readAgent(path string) ([]byte, error) {
-	if path == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, fmt.Errorf("find sealboot-agent: %w: give --agent FILE", err)
-		}
-		path = filepath.Join(filepath.Dir(self), "sealboot-agent")
-	}
-	content, err := readBounded(path, maxAgent)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w: install sealboot-agent beside sealboot, or give --agent FILE", err)
-	}
-	return content, err
 }

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/sealboot/sealboot/ovmf"
+)
+
+// firmwarePaths is where distributions put OVMF for AMD SEV, from the root of a file system.
+var firmwarePaths = []string{
+	"usr/share/ovmf/OVMF.amdsev.fd",      // Debian, Ubuntu
+	"usr/share/OVMF/OVMF.amdsev.fd",      // Debian, older
+	"usr/share/edk2/ovmf/OVMF.amdsev.fd", // Fedora
+}
+
+// readFirmware reads the given firmware, or the first that a distribution installed.
+func readFirmware(path string, roots []string) ([]byte, error) {
+	if path == "" {
+		for _, root := range append(append([]string{}, roots...), "/") {
+			for _, name := range firmwarePaths {
+				if candidate := filepath.Join(root, name); path == "" {
+					if _, err := os.Stat(candidate); err == nil {
+						path = candidate
+					}
+				}
+			}
+		}
+	}
+	if path == "" {
+		return nil, errors.New("no OVMF for AMD SEV (OVMF.amdsev.fd) is installed: install ovmf-amdsev (Debian), ovmf (Ubuntu) or edk2-ovmf (Fedora), or give --firmware FILE")
+	}
+	return readBounded(path, ovmf.MaxSize)
+}
+
+const maxAgent = 64 << 20 // bytes; the agent has some 4 MiB
+
+// readAgent reads the guest's program; by default it stands beside this one.
+func readAgent(path string) ([]byte, error) {
+	if path == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find sealboot-agent: %w: give --agent FILE", err)
+		}
+		path = filepath.Join(filepath.Dir(self), "sealboot-agent")
+	}
+	content, err := readBounded(path, maxAgent)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: install sealboot-agent beside sealboot, or give --agent FILE", err)
+	}
+	return content, err
+}
+
+// newPassphrase makes 256 random bits, as 64 hexadecimal digits: a person can copy them, and any tool takes them.
+func newPassphrase(random io.Reader) ([]byte, error) {
+	var key [32]byte
+	if _, err := io.ReadFull(random, key[:]); err != nil {
+		return nil, fmt.Errorf("make passphrase: %w", err)
+	}
+	defer clear(key[:])
+	return hex.AppendEncode(nil, key[:]), nil
+}
