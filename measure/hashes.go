@@ -2,7 +2,6 @@ package measure
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 
 	"github.com/sealboot/sealboot/internal/guid"
 )
@@ -25,20 +24,5 @@ const (
 // kernel-hashes=on, zero padded to a multiple of 16 bytes. It is measured as it stands.
 // The command line is given without its trailing NUL; no initrd is an empty one.
 func KernelHashes(kernel, initrd []byte, cmdline string) []byte {
-	table := make([]byte, 0, hashesPadded)
-	table = append(table, hashesTableGUID[:]...)
-	table = binary.LittleEndian.AppendUint16(table, hashesTableSize)
-	for _, entry := range []struct {
-		id   guid.GUID
-		hash [sha256.Size]byte
-	}{
-		{cmdlineEntryGUID, sha256.Sum256(append([]byte(cmdline), 0))},
-		{initrdEntryGUID, sha256.Sum256(initrd)},
-		{kernelEntryGUID, sha256.Sum256(kernel)},
-	} {
-		table = append(table, entry.id[:]...)
-		table = binary.LittleEndian.AppendUint16(table, hashesEntrySize)
-		table = append(table, entry.hash[:]...)
-	}
-	return table[:hashesPadded]
+	return HashesTable(sha256.Sum256(kernel), sha256.Sum256(initrd), sha256.Sum256(append([]byte(cmdline), 0)))
 }

@@ -93,6 +93,8 @@ type Spec struct {
 	// OVMFHash replaces the measuring of the firmware's pages with its recorded result (mode
 	// SNPOVMFHash). Firmware is then read only for its tables. SNP only.
 	OVMFHash []byte
+
+	table []byte // Series: the hashes table, instead of what it is made from
 }
 
 // Validate reports all that is wrong with the description at once.
@@ -162,7 +164,7 @@ func Digest(s Spec) ([]byte, error) {
 		if !ok {
 			return nil, ErrNoKernelHashes
 		}
-		table := KernelHashes(s.Kernel, s.Initrd, s.Append)
+		table := s.hashesTable()
 		if int64(area.Size) < int64(len(table)) {
 			return nil, fmt.Errorf("%w: its area has %d bytes, %d are needed", ErrNoKernelHashes, area.Size, len(table))
 		}

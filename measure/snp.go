@@ -148,7 +148,7 @@ func (s Spec) hashesPage(img *ovmf.Image, section ovmf.Section) ([]byte, error) 
 	if !ok {
 		return nil, ErrNoKernelHashes
 	}
-	table := KernelHashes(s.Kernel, s.Initrd, s.Append)
+	table := s.hashesTable()
 	offset := int64(area.Base) - int64(section.GPA)
 	if section.Size != pageSize || int64(area.Size) < int64(len(table)) || offset < 0 || offset+int64(len(table)) > pageSize {
 		return nil, fmt.Errorf("%w: area of %#x bytes at %#x does not fit the %v section of %#x bytes at %#x",
