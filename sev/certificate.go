@@ -2,6 +2,8 @@ package sev
 
 import (
 	"crypto/ecdh"
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/binary"
 	"fmt"
 	"math/big"
@@ -73,6 +75,26 @@ const (
 	AlgorithmECDSASHA384 Algorithm = 0x102
 	AlgorithmECDHSHA384  Algorithm = 0x103
 )
+
+func (a Algorithm) String() string {
+	switch a {
+	case AlgorithmNone:
+		return "none"
+	case AlgorithmRSASHA256:
+		return "RSA-SHA256"
+	case AlgorithmECDSASHA256:
+		return "ECDSA-SHA256"
+	case AlgorithmECDHSHA256:
+		return "ECDH-SHA256"
+	case AlgorithmRSASHA384:
+		return "RSA-SHA384"
+	case AlgorithmECDSASHA384:
+		return "ECDSA-SHA384"
+	case AlgorithmECDHSHA384:
+		return "ECDH-SHA384"
+	}
+	return fmt.Sprintf("%#x", uint32(a))
+}
 
 // Certificate is a SEV certificate: OCA, PEK, PDH or CEK. Parsing says nothing of its signatures.
 type Certificate struct {
@@ -190,6 +212,20 @@ func ownerCertificate(key *ecdh.PublicKey) *Certificate {
 		c.Signatures[i].Usage = UsageNone
 	}
 	return c
+}
+
+// KeyDigest is the SHA-256 of the public key as a DER SubjectPublicKeyInfo, by which people tell
+// keys apart.
+func (c *Certificate) KeyDigest() (RootDigest, error) {
+	key, err := c.publicKey()
+	if err != nil {
+		return RootDigest{}, err
+	}
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return RootDigest{}, err
+	}
+	return sha256.Sum256(der), nil
 }
 
 func le32(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }

@@ -93,6 +93,15 @@ func (s *Session) SealSecret(table []byte, m Measurement, random io.Reader) (Pac
 	return p, nil
 }
 
+// OpenSecret opens a packet of this session's, as the platform would: the table in the clear.
+func (s *Session) OpenSecret(p Packet, m Measurement) ([]byte, error) {
+	table, err := openPacket(s.TEK, s.TIK, p, m)
+	if err != nil {
+		return nil, fmt.Errorf("open secret: %w", err)
+	}
+	return table, nil
+}
+
 func packetMAC(tik TIK, p Packet, m Measurement) MAC {
 	size := le32Bytes(uint32(len(p.Secret)))
 	return hmacSHA256(tik[:], []byte{secretContext}, p.Header[:20], size, size, p.Secret, m.MAC[:])
