@@ -83,8 +83,18 @@ type figures struct {
 	peak int64 // bytes of resident memory at most
 }
 
-// once runs a command.
+// once runs a command. A failure for a reason of qemu-img's own is tried again, and not counted: it measures
+// how fast the machine stretches keys, and gives up when that goes by too fast for its clock.
 func once(ctx context.Context, command []string) (figures, error) {
+	for tries := 0; ; tries++ {
+		f, err := try(ctx, command)
+		if err == nil || tries == 20 || !strings.Contains(err.Error(), "Unable to get accurate CPU usage") {
+			return f, err
+		}
+	}
+}
+
+func try(ctx context.Context, command []string) (figures, error) {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	begun := time.Now()
 	if out, err := cmd.CombinedOutput(); err != nil {
