@@ -1,0 +1,243 @@
+// Package explain finds out why a launch digest is not the one that was expected: it searches for the launch that
+// has it, among those that differ from the boot record's in what usually goes wrong.
+//
+// A Query holds the digest, or the SEV measurement that hides one, and what is at hand: the boot record always,
+// firmware files, the hashes of kernel and initrd, the command line. Find searches on all cores; the same query has the same
+// Answer whatever the number of cores: of several launches that fit, the one that differs least from the record.
+//
+// What is searched: every firmware at hand; SEV, SEV-ES and SEV-SNP as the digest's size allows; vCPU counts up to
+// Query.MaxVCPUs; every CPU model of QEMU's and the record's; QEMU, EC2 and GCE; hosts before and since Linux 6.10;
+// guest features; kernel hashes on and off; command lines with and without NUL and usual additions; initrd or none. For
+// a measurement also the platform's API version and build, and the policy.
+//
+// A fit is an explanation, not a permission: nothing here decides about a secret.
+package explain
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"github.com/sealboot/sealboot/measure"
+	"github.com/sealboot/sealboot/ovmf"
+)
+
+// Bounds of a query.
+const (
+	DefaultVCPUs   = 64
+	MaxVCPUs       = 512
+	MaxFirmwares   = 64
+	MaxCommandLine = 64 << 10
+)
+
+// ErrQuery is wrapped by all complaints about a query.
+var ErrQuery = errors.New("nothing to explain")
+
+// Firmware is a firmware file at hand.
+type Firmware struct {
+	Name string // for the answer
+	Data []byte
+}
+
+// Query says what is to be explained, and what is at hand for it.
+type Query struct {
+	Record   *measure.Record
+	Digest   []byte    // 32 bytes (SEV, SEV-ES) or 48 (SEV-SNP); or
+	Measured *Measured // a measurement of SEV or SEV-ES
+
+	Firmware []Firmware
+	Kernel   *[sha256.Size]byte // SHA-256 of the kernel; nil: kernel hashes cannot be tried
+	Initrd   *[sha256.Size]byte // of the initrd; nil: none
+	Append   string             // command line, without NUL
+	MaxVCPUs int                // 0: DefaultVCPUs
+	Workers  int                // 0: one for each core
+}
+
+// Validate gives every complaint at once.
+func (q Query) Validate() error {
+	var errs []error
+	complain := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrQuery}, args...)...))
+	}
+	if q.Record == nil {
+		complain("no boot record")
+	} else if err := q.Record.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if (q.Digest == nil) == (q.Measured == nil) {
+		complain("a digest or a measurement is needed, not both")
+	}
+	if n := len(q.Digest); q.Digest != nil && n != measure.SEV.DigestSize() && n != measure.SNP.DigestSize() {
+		complain("digest of %d bytes, not 32 (SEV, SEV-ES) or 48 (SEV-SNP)", n)
+	}
+	if len(q.Firmware) > MaxFirmwares {
+		complain("%d firmware files, at most %d", len(q.Firmware), MaxFirmwares)
+	}
+	for _, f := range q.Firmware {
+		if len(f.Data) > ovmf.MaxSize {
+			complain("firmware %s of %d bytes", f.Name, len(f.Data))
+		}
+	}
+	if q.Kernel == nil && (q.Initrd != nil || q.Append != "") {
+		complain("initrd or command line without a kernel")
+	}
+	if q.MaxVCPUs < 0 || q.MaxVCPUs > MaxVCPUs {
+		complain("%d vCPUs: up to %d", q.MaxVCPUs, MaxVCPUs)
+	}
+	if len(q.Append) > MaxCommandLine {
+		complain("command line of %d bytes", len(q.Append))
+	}
+	return errors.Join(errs...)
+}
+
+// Answer is what a search found. Its JSON is the interface of `sealboot explain --json`.
+type Answer struct {
+	Explained   bool         `json:"explained"`
+	InRecord    bool         `json:"in_record"`             // the launch is one of the record's
+	Fit         *Fit         `json:"fit,omitempty"`         // the launch that has the digest
+	Differences []Difference `json:"differences,omitempty"` // from the record's launch that is nearest to it
+	Hints       []string     `json:"hints,omitempty"`       // what is known where nothing fits, and what to give next
+	Tried       Tried        `json:"tried"`
+}
+
+// Fit is a launch that fits.
+type Fit struct {
+	Mode           measure.Mode  `json:"mode"`
+	Firmware       string        `json:"firmware,omitempty"` // the file, if it came from one
+	FirmwareSHA256 measure.Hash  `json:"firmware_sha256"`
+	VCPUs          int           `json:"vcpus,omitempty"`
+	VCPUType       string        `json:"vcpu_type,omitempty"`
+	VCPUSignature  uint32        `json:"vcpu_signature,omitempty"`
+	VMM            measure.VMM   `json:"vmm,omitempty"`
+	GuestFeatures  uint64        `json:"guest_features,omitempty"`
+	OldHostKernel  bool          `json:"old_host_kernel,omitempty"` // before Linux 6.10
+	KernelHashes   bool          `json:"kernel_hashes"`
+	CommandLine    *string       `json:"command_line,omitempty"`
+	HasInitrd      bool          `json:"has_initrd,omitempty"`
+	Policy         string        `json:"policy,omitempty"` // of a measurement
+	API            string        `json:"api,omitempty"`    // of a measurement
+	Digest         measure.Hex   `json:"digest"`
+	hashes         *hashesChoice // nil: a launch of the record
+	signature      uint32
+}
+
+// Difference is one thing in which the launch differs from what was expected.
+type Difference struct {
+	What     string `json:"what"`
+	Expected string `json:"expected"`
+	Found    string `json:"found"`
+	weight   int
+}
+
+// Tried says how far the search went.
+type Tried struct {
+	Candidates   int64 `json:"candidates"` // digests compared, or MACs computed
+	Recorded     int   `json:"recorded"`   // the record's own digests
+	Firmwares    int   `json:"firmwares"`
+	VCPUTypes    int   `json:"vcpu_types"`
+	MaxVCPUs     int   `json:"max_vcpus"`
+	Features     int   `json:"guest_features"`
+	KernelHashes int   `json:"kernel_hashes"` // ways to hash kernel, initrd and command line, and not to
+}
+
+// Find searches. An Answer that explains nothing is no error.
+func Find(ctx context.Context, q Query) (*Answer, error) {
+	if err := q.Validate(); err != nil {
+		return nil, err
+	}
+	if q.MaxVCPUs == 0 {
+		q.MaxVCPUs = DefaultVCPUs
+	}
+	a := &Answer{Tried: Tried{Recorded: len(q.Record.Digests)}}
+	if q.recorded(a) {
+		return a, nil
+	}
+	if err := q.search(ctx, a); err != nil {
+		return nil, err
+	}
+	if !a.Explained {
+		a.Hints = append(q.hints(), a.Hints...)
+	}
+	return a, nil
+}
+
+// recorded looks among the record's own launches; a measurement's policy and API are varied there too.
+func (q Query) recorded(a *Answer) bool {
+	if q.Digest != nil {
+		for _, d := range q.Record.Digests {
+			a.Tried.Candidates++
+			if string(d.Digest) == string(q.Digest) {
+				a.Explained, a.InRecord, a.Fit = true, true, q.fitOf(d)
+				return true
+			}
+		}
+		return false
+	}
+	var known []Known
+	var launches []measure.LaunchDigest
+	for _, d := range q.Record.Digests {
+		if k, ok := KnownOf(d); ok {
+			known, launches = append(known, k), append(launches, d)
+		}
+	}
+	found, tried := q.Measured.Vary(known, len(known), maxVariations)
+	a.Tried.Candidates += int64(tried)
+	if found == nil {
+		return false
+	}
+	a.Explained, a.InRecord, a.Fit = true, true, q.fitOf(launches[found.Known])
+	a.Fit.Policy, a.Fit.API = found.Policy.String(), found.API.String()
+	a.Differences = append(a.Differences, found.Differences(q.Measured)...)
+	if mode := q.Measured.mode(); known[found.Known].Mode != mode {
+		a.Differences = append(a.Differences, Difference{"mode", string(mode) + " by the policy", string(known[found.Known].Mode), 0})
+	}
+	return true
+}
+
+func (q Query) fitOf(d measure.LaunchDigest) *Fit {
+	return &Fit{
+		Mode: d.Mode, FirmwareSHA256: q.Record.Firmware.SHA256, VCPUs: d.VCPUs, VCPUType: d.VCPUType, VCPUSignature: d.VCPUSignature,
+		VMM: d.VMM, GuestFeatures: d.GuestFeatures, OldHostKernel: d.OldHostKernel, KernelHashes: len(d.KernelHashes) > 0, Digest: d.Digest,
+	}
+}
+
+// hints says what is known where nothing fits.
+func (q Query) hints() (hints []string) {
+	have, same := map[measure.Mode]bool{}, false
+	for _, d := range q.Record.Digests {
+		have[d.Mode] = true
+	}
+	if q.Digest != nil {
+		same = have[measure.SNP]
+		kind := "SEV-SNP"
+		if len(q.Digest) == measure.SEV.DigestSize() {
+			kind, same = "SEV or SEV-ES", have[measure.SEV] || have[measure.SEVES]
+		}
+		if !same {
+			hints = append(hints, fmt.Sprintf("the digest is one of %s, the record has none of that kind", kind))
+		}
+	}
+	own := false
+	for _, f := range q.Firmware {
+		own = own || measure.Hash(sha256.Sum256(f.Data)) == q.Record.Firmware.SHA256
+	}
+	switch {
+	case len(q.Firmware) == 0:
+		hints = append(hints, "only the record's digests could be compared: give the firmware file, to search the ways to launch it")
+	case !own:
+		hints = append(hints, fmt.Sprintf("the record's own firmware, SHA-256 %v, is not among the files", q.Record.Firmware.SHA256))
+	default:
+		hints = append(hints, "the record's own firmware was searched: the machine ran other firmware, or was launched in a way that is not searched")
+	}
+	if q.Kernel == nil {
+		hints = append(hints, "no kernel was given: launches with kernel hashes could not be tried")
+	}
+	if q.Measured != nil {
+		if q.Measured.API == nil {
+			hints = append(hints, "no API version was given: firmware files could not be searched for the measurement")
+		}
+		hints = append(hints, "a measurement under another session's TIK fits nothing")
+	}
+	return hints
+}
