@@ -13,5 +13,6 @@ func (a *app) commands() []*cobra.Command {
 		a.measureCommand(),
 		a.keyserverCommand(),
 		a.launchCommand(),
+		a.sevCommand(),
 	}
 }

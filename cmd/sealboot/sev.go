@@ -1,0 +1,116 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealboot/sealboot/sev"
+)
+
+// sevCommand groups what people use who verify a launch by hand.
+func (a *app) sevCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "sev",
+		Short: "Launch an AMD SEV guest by hand: session, measurement, secret, certificates",
+		Long: `The owner's side of a SEV or SEV-ES launch, step by step:
+
+  sealboot sev session             makes the two files that QEMU starts the guest with
+  sealboot sev verify-measurement  judges the measurement that QEMU then reports
+  sealboot sev secret              seals secrets for that one machine
+
+Files are read as the bytes themselves or as base64, as sevctl, AMD's sev-tool, QEMU and libvirt's
+virt-qemu-sev-validate write them. Keys come from files alone, and files with keys are made 0600.`,
+	}
+	cmd.AddCommand(a.sevSessionCommand(), a.sevVerifyCommand(), a.sevSecretCommand(), a.sevCertsCommand())
+	return cmd
+}
+
+// keyFlags name the files with a session's transport keys.
+type keyFlags struct{ tik, tek, tk string }
+
+func (k *keyFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&k.tik, "tik", "", "file with the transport integrity key (sevctl: NAME_tik.bin)")
+	f.StringVar(&k.tek, "tek", "", "file with the transport encryption key (sevctl: NAME_tek.bin)")
+	f.StringVar(&k.tk, "tk", "", "file with both, TEK then TIK, instead (sev-tool: tmp_tk.bin)")
+}
+
+// session reads the keys; the caller wipes the session. Verifying needs the TIK alone.
+func (k keyFlags) session(policy sev.Policy, needTEK bool) (*sev.Session, error) {
+	switch {
+	case k.tk != "" && (k.tik != "" || k.tek != ""):
+		return nil, usagef("--tk stands for --tik and --tek: give it, or them")
+	case k.tk == "" && k.tik == "":
+		return nil, usagef("no integrity key: give --tik FILE, or --tk FILE")
+	case k.tk == "" && k.tek == "" && needTEK:
+		return nil, usagef("no encryption key: give --tek FILE, or --tk FILE")
+	}
+	s := &sev.Session{Policy: policy}
+	for _, file := range []struct {
+		name, object string
+		to           [][]byte
+	}{
+		{k.tk, "file of TEK and TIK", [][]byte{s.TEK[:], s.TIK[:]}},
+		{k.tik, "TIK", [][]byte{s.TIK[:]}},
+		{k.tek, "TEK", [][]byte{s.TEK[:]}},
+	} {
+		if file.name == "" {
+			continue
+		}
+		key, err := readObject(file.name, file.object, 16*len(file.to))
+		if err != nil {
+			s.Wipe()
+			return nil, err
+		}
+		for i, to := range file.to {
+			copy(to, key[16*i:])
+		}
+		clear(key)
+	}
+	return s, nil
+}
+
+// maxObject bounds the file of a small object, in base64 with line ends.
+const maxObject = 64 << 10
+
+// readObject reads an object of one of the sizes, in bytes or in base64.
+func readObject(name, object string, sizes ...int) ([]byte, error) {
+	data, err := readBounded(name, maxObject)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(data)
+	raw, err := sev.DecodeFile(object, data, sizes...)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return raw, nil
+}
+
+// readObjectArg takes what is no secret: the object itself in base64, or a file with it.
+func readObjectArg(flag, value, object string, sizes ...int) ([]byte, error) {
+	if raw, err := sev.DecodeFile(object, []byte(value), sizes...); err == nil && len(raw) != len(value) {
+		return raw, nil
+	}
+	raw, err := readObject(value, object, sizes...)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) {
+		return nil, usagef("--%s %q is neither %s in base64 nor a file", flag, value, object)
+	}
+	return raw, err
+}
+
+// readMeasurement takes --measurement.
+func readMeasurement(value string) (sev.Measurement, error) {
+	if value == "" {
+		return sev.Measurement{}, usagef("no measurement: give --measurement, what query-sev-launch-measure answered or a file with it")
+	}
+	raw, err := readObjectArg("measurement", value, "a launch measurement", sev.MeasurementSize)
+	if err != nil {
+		return sev.Measurement{}, err
+	}
+	return sev.ParseMeasurement(raw)
+}
