@@ -191,7 +191,7 @@ func (q Query) search(ctx context.Context, a *Answer) error {
 	a.Tried.Candidates += tried.Load()
 	for i, f := range q.Firmware {
 		if _, err := series[i](); err != nil {
-			a.Hints = append(a.Hints, fmt.Sprintf("%s: %v", f.Name, err))
+			a.Hints = append(a.Hints, fmt.Sprintf("%q: %v", f.Name, err))
 			a.Tried.Firmwares--
 		}
 	}
@@ -265,7 +265,7 @@ func (f *Fit) differences(firmware measure.Hash, d measure.LaunchDigest) (list [
 		}
 	}
 	if f.FirmwareSHA256 != firmware {
-		list = append(list, Difference{"firmware", "SHA-256 " + firmware.String(), fmt.Sprintf("%s, SHA-256 %v", f.Firmware, f.FirmwareSHA256), 8})
+		list = append(list, Difference{"firmware", "SHA-256 " + firmware.String(), fmt.Sprintf("%q, SHA-256 %v", f.Firmware, f.FirmwareSHA256), 8})
 	}
 	differ(6, "mode", d.Mode, f.Mode)
 	if f.Mode != measure.SEV && d.Mode != measure.SEV {

@@ -11,8 +11,8 @@ func (a *app) commands() []*cobra.Command {
 		a.grubCommand(),
 		a.ovmfCommand(),
 		a.measureCommand(),
+		a.explainCommand(),
 		a.keyserverCommand(),
 		a.launchCommand(),
-		a.sevCommand(),
 	}
 }

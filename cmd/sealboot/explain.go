@@ -1,0 +1,241 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/sealboot/sealboot/explain"
+	"github.com/sealboot/sealboot/explain/snpreport"
+	"github.com/sealboot/sealboot/ovmf"
+	"github.com/sealboot/sealboot/sev"
+)
+
+// explainFlags are the flags of `sealboot explain`.
+type explainFlags struct {
+	record, digest, measurement, tik, report string
+	policy                                   uint32
+	major, minor, build                      uint8
+	firmware                                 []string
+	tryFirmware                              string
+	kernel, initrd, append                   string
+	maxVCPUs                                 int
+	asJSON                                   bool
+}
+
+func (a *app) explainCommand() *cobra.Command {
+	var f explainFlags
+	cmd := &cobra.Command{
+		Use:   "explain --record FILE {--digest HEX | --measurement BASE64 --tik FILE | --report FILE}",
+		Short: "Find out why a launch digest differs",
+		Long: `explain finds the launch that a digest stands for: one of the boot record's, or the
+nearest one that has this digest. It searches the firmware files given, SEV, SEV-ES and
+SEV-SNP, vCPU counts, CPU models, hypervisors, hosts before and since Linux 6.10, guest features,
+kernel hashes on and off, initrd or none, and the command line with and without its NUL and
+usual additions. A SEV measurement is also tried under other policies, API versions and
+builds. Of an SNP report, policy, TCB, host data and the like are shown; its signature is not
+checked. Nothing here decides about a secret.
+
+Exit code 0: explained; 3: not explained, and what was tried.
+
+With --json: explained, in_record (the launch is one of the record's), fit {mode, firmware,
+firmware_sha256, vcpus, vcpu_type, vcpu_signature, vmm, guest_features, old_host_kernel,
+kernel_hashes, command_line, has_initrd, policy, api, digest}, differences [{what, expected,
+found}], hints, tried {candidates, recorded, firmwares, vcpu_types, max_vcpus,
+guest_features, kernel_hashes}, skipped (files of --try-firmware, and why), report (with
+--report: version, measurement, policy, minimum_abi, debug, migration, smt, single_socket, vmpl, guest_svn,
+family_id, image_id, host_data, report_data, id_key_digest, reported_tcb, launch_tcb,
+platform_firmware, chip_id, cpuid_1_eax).`,
+		Example: `  sealboot explain --record record.json --firmware firmware.fd --digest 0ff714cf05c2…
+  sealboot explain --record record.json --try-firmware /usr/share/ovmf --report report.bin
+  sealboot explain --record record.json --measurement BASE64 --tik tik.bin --policy 0x0b --api-major 1 --api-minor 55 --build-id 21`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.explain(cmd, &f) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.record, "record", "", "boot record with the launches that were expected")
+	flags.StringVar(&f.digest, "digest", "", "launch digest in hexadecimal")
+	flags.StringVar(&f.measurement, "measurement", "", "SEV measurement in base64, as query-sev-launch-measure gives it")
+	flags.StringVar(&f.tik, "tik", "", "file with the session's 16 bytes of TIK (- = stdin)")
+	flags.Uint32Var(&f.policy, "policy", 0x0b, "policy of the session: NODBG 1, NOKS 2, ES 4, NOSEND 8, …")
+	flags.Uint8Var(&f.major, "api-major", 0, "API version of the platform's firmware; without it only the record is searched for a measurement")
+	flags.Uint8Var(&f.minor, "api-minor", 0, "minor API version")
+	flags.Uint8Var(&f.build, "build-id", 0, "build of the platform's firmware")
+	flags.StringVar(&f.report, "report", "", "SNP attestation report")
+	flags.StringArrayVar(&f.firmware, "firmware", nil, "firmware file to search (may be given again)")
+	flags.StringVar(&f.tryFirmware, "try-firmware", "", "folder of firmware files to search, without the folders in it")
+	flags.StringVar(&f.kernel, "kernel", "", "kernel, to search launches with kernel hashes")
+	flags.StringVar(&f.initrd, "initrd", "", "initrd (with --kernel)")
+	flags.StringVar(&f.append, "append", "", "kernel command line (with --kernel)")
+	flags.IntVar(&f.maxVCPUs, "max-vcpus", explain.DefaultVCPUs, "search up to so many vCPUs")
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
+	cmd.MarkFlagRequired("record")
+	return cmd
+}
+
+// explained is what is printed as JSON.
+type explained struct {
+	*explain.Answer
+	Skipped []string         `json:"skipped,omitempty"`
+	Report  *snpreport.Facts `json:"report,omitempty"`
+}
+
+func (a *app) explain(cmd *cobra.Command, f *explainFlags) error {
+	if err := f.check(cmd.Flags()); err != nil {
+		return err
+	}
+	var out explained
+	q := explain.Query{Append: f.append, MaxVCPUs: f.maxVCPUs}
+	var err error
+	if err := f.target(a, cmd.Flags(), &q, &out); err != nil {
+		return err
+	}
+	if m := q.Measured; m != nil {
+		defer clear(m.TIK[:])
+	}
+	if q.Record, err = readRecord(f.record); err != nil {
+		return err
+	}
+	for _, name := range f.firmware {
+		data, err := readBounded(name, ovmf.MaxSize)
+		if err != nil {
+			return fmt.Errorf("read firmware: %w", err)
+		}
+		q.Firmware = append(q.Firmware, explain.Firmware{Name: name, Data: data})
+	}
+	if f.tryFirmware != "" {
+		if q.Firmware, out.Skipped, err = firmwareFolder(f.tryFirmware, q.Firmware); err != nil {
+			return err
+		}
+	}
+	for _, file := range []struct {
+		name string
+		sum  **[sha256.Size]byte
+	}{{f.kernel, &q.Kernel}, {f.initrd, &q.Initrd}} {
+		if file.name != "" {
+			if *file.sum, err = hashFile(file.name); err != nil {
+				return err
+			}
+		}
+	}
+	if out.Answer, err = explain.Find(cmd.Context(), q); err != nil {
+		return fmt.Errorf("explain: %w", err)
+	}
+	if f.asJSON {
+		e := json.NewEncoder(a.stdout)
+		e.SetIndent("", "  ")
+		err = e.Encode(out)
+	} else {
+		err = printExplained(a.stdout, out)
+	}
+	if err != nil {
+		return err
+	}
+	if !out.Explained {
+		return refusef("not explained: none of %d candidates fits", out.Tried.Candidates)
+	}
+	return nil
+}
+
+// check tells wrong use before any file is read.
+func (f *explainFlags) check(flags *pflag.FlagSet) error {
+	ways := 0
+	for _, way := range []string{f.digest, f.measurement, f.report} {
+		if way != "" {
+			ways++
+		}
+	}
+	api := 0
+	for _, name := range []string{"api-major", "api-minor", "build-id"} {
+		if flags.Changed(name) {
+			api++
+		}
+	}
+	switch {
+	case ways != 1:
+		return usagef("give one of --digest, --measurement (with --tik), --report")
+	case (f.measurement != "") != (f.tik != ""):
+		return usagef("--measurement and --tik go together")
+	case f.measurement == "" && (api > 0 || flags.Changed("policy")):
+		return usagef("--policy, --api-major, --api-minor and --build-id are for --measurement")
+	case api != 0 && api != 3:
+		return usagef("--api-major, --api-minor and --build-id go together")
+	case f.kernel == "" && (f.initrd != "" || f.append != ""):
+		return usagef("--initrd and --append need --kernel")
+	case f.maxVCPUs < 1 || f.maxVCPUs > explain.MaxVCPUs:
+		return usagef("--max-vcpus %d: from 1 to %d", f.maxVCPUs, explain.MaxVCPUs)
+	case len(f.firmware) > explain.MaxFirmwares:
+		return usagef("%d firmware files: at most %d", len(f.firmware), explain.MaxFirmwares)
+	case len(f.append) > explain.MaxCommandLine:
+		return usagef("--append of %d bytes: at most %d", len(f.append), explain.MaxCommandLine)
+	}
+	return nil
+}
+
+// target reads what is to be explained.
+func (f *explainFlags) target(a *app, flags *pflag.FlagSet, q *explain.Query, out *explained) (err error) {
+	switch {
+	case f.digest != "":
+		if q.Digest, err = hex.DecodeString(f.digest); err != nil || len(q.Digest) != 32 && len(q.Digest) != 48 {
+			return usagef("--digest takes 64 hexadecimal digits (SEV, SEV-ES) or 96 (SEV-SNP)")
+		}
+	case f.report != "":
+		in, err := os.Open(f.report)
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		if out.Report, err = snpreport.Read(in); err != nil {
+			return fmt.Errorf("%s: %w", f.report, err)
+		}
+		q.Digest = out.Report.Measurement
+	default:
+		raw, err := base64.StdEncoding.DecodeString(f.measurement)
+		if err != nil {
+			return usagef("--measurement is not base64")
+		}
+		m := &explain.Measured{Policy: sev.Policy(f.policy)}
+		if m.Measurement, err = sev.ParseMeasurement(raw); err != nil {
+			return usagef("--measurement: %v", err)
+		}
+		if flags.Changed("api-major") {
+			m.API = &sev.API{Major: f.major, Minor: f.minor, Build: f.build}
+		}
+		tik, err := a.readKeyFile(f.tik)
+		if err != nil {
+			return fmt.Errorf("TIK: %w", err)
+		}
+		defer clear(tik)
+		if len(tik) != len(m.TIK) {
+			return fmt.Errorf("TIK: %s has %d bytes, not %d", f.tik, len(tik), len(m.TIK))
+		}
+		copy(m.TIK[:], tik)
+		q.Measured = m
+	}
+	return nil
+}
+
+// hashFile gives a kernel's or initrd's SHA-256 without keeping it.
+func hashFile(name string) (*[sha256.Size]byte, error) {
+	in, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, io.LimitReader(in, maxBootFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if n > maxBootFile {
+		return nil, fmt.Errorf("%s has more than %d bytes", name, int64(maxBootFile))
+	}
+	return (*[sha256.Size]byte)(h.Sum(nil)), nil
+}
