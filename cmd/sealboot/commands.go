@@ -14,5 +14,6 @@ func (a *app) commands() []*cobra.Command {
 		a.explainCommand(),
 		a.keyserverCommand(),
 		a.launchCommand(),
+		a.sevCommand(),
 	}
 }
