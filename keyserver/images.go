@@ -153,6 +153,9 @@ func (s *Store) Register(ctx context.Context, r Registration, now time.Time) (ve
 		default:
 			m.version = have.version + 1
 		}
+		if err := t.keepDigests(m.name, m.version, r.Record); err != nil {
+			return err
+		}
 		return t.register(m, r.Passphrase)
 	})
 	if err != nil {

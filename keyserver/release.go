@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/sealboot/sealboot/keyserver/wire"
-	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/sev"
 )
 
@@ -108,7 +107,7 @@ func (s *Server) judge(t *transaction, kept *session, m sev.Measurement, api sev
 	digest, ok := match(keys, m, api, digests(img.record, img.policy.Mode()))
 	cause := ""
 	if !ok {
-		cause = likely(keys, m, api, img)
+		cause = t.cause(keys, m, api, img)
 	}
 	switch {
 	case none:
@@ -156,26 +155,4 @@ func (s *Server) sealSecrets(t *transaction, img *image, keys *sev.Session, m se
 		return sev.Packet{}, refusef(wire.Refused, "seal secret: %w", err)
 	}
 	return packet, nil
-}
-
-// likely says what the owner should look at: a digest of the record that would fit under another mode or policy, or
-// none at all.
-func likely(keys *sev.Session, m sev.Measurement, api sev.API, img *image) string {
-	for _, mode := range []measure.Mode{measure.SEV, measure.SEVES} {
-		list := digests(img.record, mode)
-		if _, ok := match(keys, m, api, list); ok {
-			return fmt.Sprintf("the digest of mode %s fits, the policy is for mode %s", mode, img.policy.Mode())
-		}
-		for _, bit := range []sev.Policy{sev.NoDebug, sev.NoKeySharing, sev.ES, sev.NoSend, sev.Domain, sev.SEV} {
-			other := *keys
-			other.Policy ^= bit
-			_, ok := match(&other, m, api, list)
-			other.Wipe()
-			if ok {
-				return fmt.Sprintf("the digest fits under policy %v, the session's is %v", keys.Policy^bit, keys.Policy)
-			}
-		}
-	}
-	return fmt.Sprintf("other firmware, other settings of the machine, another firmware API than %v, or another session: "+
-		"none of the record's digests fits", api)
 }

@@ -1,0 +1,97 @@
+package keyserver
+
+import (
+	"fmt"
+
+	"github.com/sealboot/sealboot/explain"
+	"github.com/sealboot/sealboot/measure"
+	"github.com/sealboot/sealboot/sev"
+)
+
+// Bounds of the search for a refusal's cause: it is made while the host waits, and takes less than a millisecond
+// (BenchmarkCause). Most of it is reading what other versions and images have.
+const (
+	maxCauseMACs   = 320
+	maxEachMode    = 32 // digests of the image, of SEV and of SEV-ES
+	maxOtherOwn    = 64 // digests of the image's other versions, the newest first
+	maxOtherImages = 32 // digests registered last
+)
+
+// cause says what the owner should look at after a measurement that fits no digest of the image: the mode, policy or API
+// version under which one would fit, the other version or image that the machine was started from, or none of these. It is
+// for the audit alone, and decides nothing.
+func (t *transaction) cause(keys *sev.Session, m sev.Measurement, api sev.API, img *image) string {
+	var known []explain.Known
+	for _, mode := range []measure.Mode{measure.SEV, measure.SEVES} {
+		list := digests(img.record, mode)
+		for _, d := range list[:min(len(list), maxEachMode)] {
+			known = append(known, explain.Known{Digest: d, Mode: mode})
+		}
+	}
+	own := len(known)
+	others, err := t.otherDigests(img)
+	if err == nil { // without them the cause says less
+		known = append(known, others...)
+	}
+	measured := explain.Measured{Measurement: m, TIK: keys.TIK, Policy: keys.Policy, API: &api}
+	defer clear(measured.TIK[:])
+	found, _ := measured.Vary(known, own, maxCauseMACs)
+	switch {
+	case found == nil:
+		return fmt.Sprintf("other firmware, other settings of the machine, another firmware API than %v, or another session: "+
+			"none of the record's digests fits (sealboot explain searches firmware files)", api)
+	case found.Known >= own:
+		return "the digest is that of " + known[found.Known].About
+	case found.Policy != keys.Policy:
+		return fmt.Sprintf("the digest fits under policy %v, the session's is %v", found.Policy, keys.Policy)
+	case found.API != api:
+		return fmt.Sprintf("the digest fits with firmware API %v, the host claimed %v", found.API, api)
+	}
+	return fmt.Sprintf("the digest of mode %s fits, the policy is for mode %s", known[found.Known].Mode, img.policy.Mode())
+}
+
+// keepDigests notes the digests of an image's version, so that a later refusal can name it.
+func (t *transaction) keepDigests(name string, version int64, record *measure.Record) error {
+	for _, d := range record.Digests {
+		k, ok := explain.KnownOf(d)
+		if !ok {
+			continue
+		}
+		if _, err := t.exec(`INSERT OR IGNORE INTO digests (image, version, digest, about) VALUES (?, ?, ?, ?)`,
+			name, version, k.Digest[:], k.About); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// otherDigests gives what the image's other versions have, and what was registered last.
+func (t *transaction) otherDigests(img *image) ([]explain.Known, error) {
+	rows, err := t.conn.QueryContext(t.ctx, `
+		SELECT image, version, digest, about FROM (SELECT * FROM digests WHERE image = ?1 AND version <> ?2 ORDER BY version DESC LIMIT ?3)
+		UNION ALL
+		SELECT image, version, digest, about FROM (SELECT * FROM digests ORDER BY seq DESC LIMIT ?4) WHERE image <> ?1`,
+		img.name, img.version, maxOtherOwn, maxOtherImages)
+	if err != nil {
+		return nil, fmt.Errorf("read other digests: %w", err)
+	}
+	defer rows.Close()
+	var list []explain.Known
+	for rows.Next() {
+		var name, about string
+		var version int64
+		var digest []byte
+		if err := rows.Scan(&name, &version, &digest, &about); err != nil {
+			return nil, fmt.Errorf("read other digests: %w", err)
+		}
+		if len(digest) != len(sev.Digest{}) {
+			continue
+		}
+		list = append(list, explain.Known{Digest: sev.Digest(digest),
+			About: fmt.Sprintf("version %d of image %s, %s; the image is %s, version %d", version, name, about, img.name, img.version)})
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read other digests: %w", err)
+	}
+	return list, nil
+}
