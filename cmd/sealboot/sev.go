@@ -105,9 +105,6 @@ func readObjectArg(flag, value, object string, sizes ...int) ([]byte, error) {
 
 // readMeasurement takes --measurement.
 func readMeasurement(value string) (sev.Measurement, error) {
-	if value == "" {
-		return sev.Measurement{}, usagef("no measurement: give --measurement, what query-sev-launch-measure answered or a file with it")
-	}
 	raw, err := readObjectArg("measurement", value, "a launch measurement", sev.MeasurementSize)
 	if err != nil {
 		return sev.Measurement{}, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ type verifyFlags struct {
 	vcpus                    int
 	vcpuType                 string
 	vcpuSig                  uint32
+	vmsa0, vmsa1             string
 	asJSON                   bool
 }
 
@@ -39,7 +41,7 @@ gives in base64, or a file with it. Policy is the one that the session was made 
 what the host says: the measurement matches only if that is true.
 
 What is expected comes from --firmware, with --kernel, --initrd, --append for QEMU's kernel-hashes=on
-and --vcpus, --vcpu-type for a policy with es; or from a boot record (--record, any of its digests);
+and, for a policy with es, --vcpus with --vcpu-type or the vCPUs' states in files; or from a boot record (--record, any of its digests);
 or from --launch-digest in hexadecimal or base64.
 
 Exit code 3: it does not match. --json prints {"match", "digest", "policy", "api"}; digest is the one
@@ -75,6 +77,8 @@ that fits, or "".`,
 	flags.IntVarP(&f.vcpus, "vcpus", "n", 0, "number of vCPUs, for a policy with es; --num-cpus is the same")
 	flags.StringVar(&f.vcpuType, "vcpu-type", "", "CPU model of QEMU's, such as EPYC-v4, for a policy with es")
 	flags.Uint32Var(&f.vcpuSig, "vcpu-sig", 0, "vCPU signature (CPUID 1 EAX) instead of a type")
+	flags.StringVar(&f.vmsa0, "vmsa-cpu0", "", "file with the first vCPU's state (VMSA), instead of a type")
+	flags.StringVar(&f.vmsa1, "vmsa-cpu1", "", "file with every other vCPU's state")
 	flags.BoolVar(&f.asJSON, "json", false, "print the answer as JSON")
 	for _, name := range []string{"measurement", "policy", "api-major", "api-minor", "build-id"} {
 		cmd.MarkFlagRequired(name)
@@ -144,7 +148,7 @@ func (f verifyFlags) check(policy sev.Policy) error {
 			ways++
 		}
 	}
-	measured := f.kernel != "" || f.initrd != "" || f.append != "" || f.vcpus != 0 || f.vcpuType != "" || f.vcpuSig != 0
+	measured := f.kernel != "" || f.initrd != "" || f.append != "" || f.vcpus != 0 || f.vcpuType != "" || f.vcpuSig != 0 || f.vmsa0 != "" || f.vmsa1 != ""
 	_, known := measure.VCPUSignature(f.vcpuType)
 	switch {
 	case ways != 1:
@@ -153,12 +157,29 @@ func (f verifyFlags) check(policy sev.Policy) error {
 		return usagef("kernel and vCPUs go with --firmware")
 	case f.kernel == "" && (f.initrd != "" || f.append != ""):
 		return usagef("--initrd and --append need --kernel")
-	case f.firmware != "" && policy.Has(sev.ES) && (f.vcpus < 1 || (f.vcpuType == "") == (f.vcpuSig == 0)):
-		return usagef("a policy with es needs --vcpus, and one of --vcpu-type and --vcpu-sig: the vCPUs are measured")
+	case f.firmware != "" && policy.Has(sev.ES) && (f.vcpus < 1 || f.vcpuWays() != 1):
+		return usagef("a policy with es needs --vcpus, and one of --vcpu-type, --vcpu-sig, --vmsa-cpu0: the vCPUs are measured")
+	case f.vmsa1 != "" && f.vmsa0 == "", f.vmsa0 != "" && (f.vmsa1 != "") != (f.vcpus > 1):
+		return usagef("--vmsa-cpu0 is the first vCPU's state, --vmsa-cpu1 that of all others, if --vcpus says that there are")
+	case f.vcpus > maxStates:
+		return usagef("--vcpus %d: at most %d", f.vcpus, maxStates)
 	case f.vcpuType != "" && !known:
 		return usagef("unknown vCPU type %q", f.vcpuType)
 	}
 	return nil
+}
+
+// maxStates bounds the vCPUs whose states are hashed, as the measure package does.
+const maxStates = 4096
+
+func (f verifyFlags) vcpuWays() int {
+	ways := 0
+	for _, given := range []bool{f.vcpuType != "", f.vcpuSig != 0, f.vmsa0 != ""} {
+		if given {
+			ways++
+		}
+	}
+	return ways
 }
 
 // digests gives what is expected; more than one where the host's kernel or the record leaves a choice.
@@ -209,6 +230,13 @@ func (f verifyFlags) digests(policy sev.Policy) ([]sev.Digest, error) {
 			}
 		}
 	}
+	if mode == measure.SEVES && f.vmsa0 != "" {
+		digest, err := f.withStates(spec)
+		if err != nil {
+			return nil, err
+		}
+		return []sev.Digest{digest}, nil
+	}
 	hosts := []bool{false}
 	if mode == measure.SEVES {
 		hosts = append(hosts, true) // whichever kernel the host runs
@@ -223,3 +251,39 @@ func (f verifyFlags) digests(policy sev.Policy) ([]sev.Digest, error) {
 	}
 	return out, nil
 }
+
+// withStates computes the digest of a SEV-ES guest whose vCPUs' states (VMSA) are in files, as
+// sevctl and virt-qemu-sev-validate take them: firmware | hashes table | the first | the other of each.
+func (f verifyFlags) withStates(spec measure.Spec) (sev.Digest, error) {
+	spec.Mode, spec.VCPUs = measure.SEV, 0
+	if _, err := measure.Digest(spec); err != nil { // refuses firmware that cannot check a kernel
+		return sev.Digest{}, fmt.Errorf("measure %s: %w", f.firmware, err)
+	}
+	h := sha256.New()
+	h.Write(spec.Firmware)
+	if spec.HashKernel {
+		h.Write(measure.KernelHashes(spec.Kernel, spec.Initrd, spec.Append))
+	}
+	for _, part := range []struct {
+		file  string
+		times int
+	}{{f.vmsa0, 1}, {f.vmsa1, f.vcpus - 1}} {
+		if part.times == 0 {
+			continue
+		}
+		state, err := readBounded(part.file, stateSize)
+		if err != nil {
+			return sev.Digest{}, err
+		}
+		if len(state) != stateSize {
+			return sev.Digest{}, fmt.Errorf("read %s: %d bytes, want a vCPU's state of %d", part.file, len(state), stateSize)
+		}
+		for range part.times {
+			h.Write(state)
+		}
+	}
+	return sev.Digest(h.Sum(nil)), nil
+}
+
+// stateSize is the size of a VMSA, a page.
+const stateSize = 4096

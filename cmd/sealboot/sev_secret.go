@@ -83,10 +83,12 @@ func (a *app) sevSecret(f secretFlags) error {
 	case filepath.Clean(f.header) == filepath.Clean(f.payload):
 		return usagef("--secret-header and --secret-payload are the same file")
 	}
-	measurement, err := readMeasurement(f.measurement)
+	// A packet has to do with the MAC alone: sev-tool's calc_measurement_out.bin is no more.
+	raw, err := readObjectArg("measurement", f.measurement, "a launch measurement", sev.MeasurementSize, len(sev.MAC{}))
 	if err != nil {
 		return err
 	}
+	measurement := sev.Measurement{MAC: sev.MAC(raw[:len(sev.MAC{})])}
 	area, table, err := f.area()
 	if err != nil {
 		return err

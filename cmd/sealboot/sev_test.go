@@ -50,6 +50,7 @@ type virtCase struct {
 	Args                                                         []string
 	Policy                                                       uint32
 	API                                                          [3]uint8
+	States                                                       []int // vCPUs' states: pages of that byte
 	Secrets                                                      map[string]string
 }
 
@@ -63,7 +64,7 @@ func virtCases(t *testing.T) []virtCase {
 	if err := json.Unmarshal(data, &cases); err != nil {
 		t.Fatal(err)
 	}
-	if len(cases) < 7 {
+	if len(cases) < 9 {
 		t.Fatalf("virt.json holds %d launches", len(cases))
 	}
 	return cases
@@ -75,10 +76,15 @@ func (v virtCase) flags(t *testing.T) []string {
 	var out []string
 	for i := 0; i < len(v.Args); i += 2 {
 		value := v.Args[i+1]
-		if v.Args[i] != "--cmdline" {
+		if v.Args[i] != "--cmdline" && v.Args[i] != "--num-cpus" {
 			value = filepath.Join(testtool.Project(), "measure", "testdata", value)
 		}
 		out = append(out, v.Args[i], value)
+	}
+	for i, name := range []string{"--vmsa-cpu0", "--vmsa-cpu1"} {
+		if i < len(v.States) {
+			out = append(out, name, write(t, "vmsa", bytes.Repeat([]byte{byte(v.States[i])}, 4096)))
+		}
 	}
 	out = append(out, "--policy", fmt.Sprint(v.Policy))
 	for i, name := range []string{"--api-major", "--api-minor", "--build-id"} {

@@ -19,7 +19,7 @@ import uuid
 
 DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../../measure/testdata")
 TOOL = ["/usr/bin/python3", "/usr/bin/virt-qemu-sev-validate"]
-API, POLICY_ES = (1, 55, 21), 4
+API = (1, 55, 21)
 
 
 def entry(guid, digest):
@@ -44,7 +44,7 @@ def run(tmp, args):
     return p.returncode, p.stdout + p.stderr
 
 
-def case(name, policy, kernel=None, initrd=None, cmdline=None):
+def case(name, policy, kernel=None, initrd=None, cmdline=None, states=()):
     measured = read("amdsev-64k.fd")
     args = ["--firmware", "amdsev-64k.fd"]
     if kernel:
@@ -52,6 +52,9 @@ def case(name, policy, kernel=None, initrd=None, cmdline=None):
         args += ["--initrd", initrd] if initrd else []
         args += ["--cmdline", cmdline] if cmdline is not None else []
         measured += hashes(read(kernel), read(initrd) if initrd else b"", (cmdline or "").encode())
+    if states:  # pages of one byte each: neither tool looks inside
+        args += ["--num-cpus", str(len(states))]
+        measured += b"".join(bytes([s]) * 4096 for s in states)
     digest = hashlib.sha256(measured).digest()
     tik, tek, nonce = os.urandom(16), os.urandom(16), os.urandom(16)
     mac = hmac.new(tik, struct.pack("<BBBBI", 4, *API, policy) + digest + nonce, hashlib.sha256).digest()
@@ -61,11 +64,16 @@ def case(name, policy, kernel=None, initrd=None, cmdline=None):
                "11111111-2222-3333-4444-555555555555": bytes(range(7))}
     with tempfile.TemporaryDirectory() as tmp:
         path = lambda n: os.path.join(tmp, n)
-        for n, data in (("tik", tik), ("tek", tek), *secrets.items()):
+        files = {"tik": tik, "tek": tek, **secrets}
+        for n, state in zip(("vmsa-cpu0", "vmsa-cpu1"), states):
+            files[n] = bytes([state]) * 4096
+        for n, data in files.items():
             with open(path(n), "wb") as f:
                 f.write(data)
         keys = ["--tik", path("tik"), "--tek", path("tek"), "--policy", str(policy),
                 "--api-major", str(API[0]), "--api-minor", str(API[1]), "--build-id", str(API[2])]
+        for n in ("vmsa-cpu0", "vmsa-cpu1")[:len(states)]:
+            keys += ["--" + n, path(n)]
         inject = ["--secret-header", path("header"), "--secret-payload", path("payload")]
         for guid in secrets:
             inject += ["--inject-secret", ("luks-key" if guid.startswith("7368") else guid) + ":" + path(guid)]
@@ -78,7 +86,7 @@ def case(name, policy, kernel=None, initrd=None, cmdline=None):
             sys.exit(f"{name}: {said}")
         packet = {n: open(path(n)).read() for n in ("header", "payload")}
     return {"name": name, "args": args, "policy": policy, "api": API, "tik": tik.hex(), "tek": tek.hex(),
-            "measurement": measurement, "spoilt": spoilt, "refusal": refusal, "digest": digest.hex(),
+            "measurement": measurement, "spoilt": spoilt, "refusal": refusal, "digest": digest.hex(), "states": list(states),
             "secrets": {k: v.hex() for k, v in secrets.items()}, **packet}
 
 
@@ -90,4 +98,6 @@ print(json.dumps([
     case("kernel, initrd and command line", 0x0B, "kernel.bin", "initrd.bin", "console=ttyS0 loglevel=7"),
     case("kernel and command line", 1, "kernel.bin", None, "quiet"),
     case("minimum API", 0x3701000B),
+    case("two vCPUs", 0x0F, states=(7, 9)),  # of one, 9.0.0 fails without a second state
+    case("three vCPUs, kernel", 0x0F, "kernel.bin", "initrd.bin", "quiet", states=(7, 9, 9)),
 ], indent=1))
