@@ -171,6 +171,9 @@ func (a *app) newBuild(f buildFlags) (*buildRun, error) {
 	if b.firmware, err = readFirmware(f.firmware, roots); err != nil {
 		return nil, err
 	}
+	if err := (measure.Spec{Mode: measure.SEVES, Firmware: b.firmware, VCPUs: f.vcpus, VCPUType: f.vcpuType}).Validate(); err != nil {
+		return nil, usagef("--vcpus and --vcpu-type: %w", err)
+	}
 	if b.agent, err = readAgent(f.agent); err != nil {
 		return nil, err
 	}
@@ -240,6 +243,9 @@ func (b *buildRun) initramfs(ctx context.Context) ([]initramfs.Kernel, []image.F
 	kernels, err := initramfs.Scan(ctx, b.source)
 	if err != nil {
 		return nil, nil, fmt.Errorf("look for kernels in %s: %w", b.flags.source, err)
+	}
+	if len(kernels) == 0 {
+		return nil, nil, fmt.Errorf("%s holds no kernel under /boot (vmlinuz-VERSION), so its disk could not boot: install one in it, such as Debian's linux-image-amd64", b.flags.source)
 	}
 	var files []image.File
 	for _, kernel := range kernels {

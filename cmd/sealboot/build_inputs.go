@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/sealboot/sealboot/ovmf"
 )
@@ -18,7 +19,8 @@ var firmwarePaths = []string{
 	"usr/share/edk2/ovmf/OVMF.amdsev.fd", // Fedora
 }
 
-// readFirmware reads the given firmware, or the first that a distribution installed.
+// readFirmware reads the given firmware, or the first that a distribution installed, and looks
+// whether GRUB can go into it before a disk is made in vain.
 func readFirmware(path string, roots []string) ([]byte, error) {
 	if path == "" {
 		for _, root := range append(append([]string{}, roots...), "/") {
@@ -34,7 +36,18 @@ func readFirmware(path string, roots []string) ([]byte, error) {
 	if path == "" {
 		return nil, errors.New("no OVMF for AMD SEV (OVMF.amdsev.fd) is installed: install ovmf-amdsev (Debian), ovmf (Ubuntu) or edk2-ovmf (Fedora), or give --firmware FILE")
 	}
-	return readBounded(path, ovmf.MaxSize)
+	firmware, err := readBounded(path, ovmf.MaxSize)
+	if err != nil {
+		return nil, fmt.Errorf("read firmware: %w", err)
+	}
+	report, err := ovmf.Inspect(firmware)
+	if err != nil {
+		return nil, fmt.Errorf("firmware %s: %w: give an OVMF.amdsev.fd", path, err)
+	}
+	if len(report.Problems) > 0 {
+		return nil, fmt.Errorf("firmware %s: %s", path, strings.Join(report.Problems, "; "))
+	}
+	return firmware, nil
 }
 
 const maxAgent = 64 << 20 // bytes; the agent has some 4 MiB
