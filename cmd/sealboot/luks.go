@@ -42,9 +42,16 @@ type luksFile struct {
 // openLUKSFile opens a file or device with the flags of os.OpenFile, and locks it for
 // itself if it is to be written.
 func openLUKSFile(path string, base int64, mode int) (*luksFile, error) {
-	f, err := os.OpenFile(path, mode, 0)
+	f, err := os.OpenFile(path, mode|syscall.O_NONBLOCK, 0) // a pipe without its other end would wait for it
 	if err != nil {
 		return nil, err
+	}
+	if info, err := f.Stat(); err != nil {
+		f.Close()
+		return nil, err
+	} else if info.Mode()&(os.ModeNamedPipe|os.ModeCharDevice|os.ModeDir) != 0 {
+		f.Close()
+		return nil, fmt.Errorf("%s is neither a file nor a disk", path)
 	}
 	l := &luksFile{file: f, base: base}
 	if mode&os.O_RDWR != 0 {
