@@ -39,11 +39,12 @@ type axes struct {
 	names      map[uint32]string
 	common     []uint64 // guest features
 	all        []uint64
+	es         []uint64 // guest features under SEV-ES
 	hashes     []hashesChoice
 }
 
 func (q Query) axes() axes {
-	x := axes{names: map[uint32]string{}, common: []uint64{1, 1 | debugSwap, 0}, hashes: q.hashesChoices()}
+	x := axes{names: map[uint32]string{}, common: []uint64{1, 1 | debugSwap, 0}, es: []uint64{0, debugSwap}, hashes: q.hashesChoices()}
 	if len(q.Digest) == measure.SNP.DigestSize() {
 		x.modes = []measure.Mode{measure.SNP}
 	} else {
@@ -62,7 +63,10 @@ func (q Query) axes() axes {
 		if sig := signatureOf(d.Launch); sig != 0 {
 			name(sig, d.VCPUType)
 		}
-		if d.Mode == measure.SNP {
+		switch d.Mode {
+		case measure.SEVES:
+			x.es = append(x.es, d.GuestFeatures, d.GuestFeatures^debugSwap)
+		case measure.SNP:
 			x.common = append(x.common, d.GuestFeatures, d.GuestFeatures^debugSwap)
 		}
 	}
@@ -70,7 +74,7 @@ func (q Query) axes() axes {
 		sig, _ := measure.VCPUSignature(t)
 		name(sig, t)
 	}
-	x.common = unique(x.common)
+	x.common, x.es = unique(x.common), unique(x.es)
 	x.all = x.common
 	for bit := range 20 { // SEV_FEATURES that are defined, and some to come
 		x.all = append(x.all, 1|1<<bit)
@@ -115,7 +119,7 @@ func (x axes) setups(firmware, vcpus int) (list []setup) {
 			features := x.common
 			switch {
 			case mode == measure.SEVES:
-				features = []uint64{0, debugSwap}
+				features = x.es
 			case h.plain:
 				features = x.all
 			}
@@ -284,7 +288,7 @@ func (f *Fit) differences(firmware measure.Hash, d measure.LaunchDigest) (list [
 
 func hostKernel(old bool) string {
 	if old {
-		return "before Linux 6.10"
+		return "before Linux 6.10 (for SEV-ES also QEMU before 9.1, or legacy-vm-type=on)"
 	}
 	return "Linux 6.10 or newer"
 }
