@@ -18,8 +18,9 @@ var (
 )
 
 const (
-	// MaxSize bounds an image. QEMU maps at most 8 MiB unless told otherwise (max-fw-size of the pc machines).
-	MaxSize = 64 << 20
+	// MaxSize bounds an image. QEMU maps at most 8 MiB unless told otherwise, and never more than
+	// this (hw/i386/pc.c, pc_machine_set_max_fw_size).
+	MaxSize = 16 << 20
 
 	// PageSize is what the SEV firmware measures at a time, and what an image consists of.
 	PageSize = 4096

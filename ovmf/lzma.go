@@ -16,7 +16,8 @@ import (
 var lzmaGUID = guid.MustParse("ee4e5898-3914-4259-9d6e-dc7bd79403cf")
 
 const (
-	maxUnpacked = 64 << 20 // bytes that a packed section may claim to hold; 16 MiB are usual
+	maxUnpacked = 16 << 20 // bytes that a packed section may claim to hold; the largest builds of edk2 hold 15.4 MiB
+	maxDict     = 64 << 20 // that a header may ask for
 	lzmaHeader  = 13       // properties, u32 dictionary, u64 size
 	lzmaDict    = 16 << 20 // what edk2's own tool writes
 )
@@ -31,13 +32,24 @@ func unpackLZMA(packed []byte) ([]byte, error) {
 		return nil, fmt.Errorf("unpack LZMA: claims to hold %d bytes, more than %d", size, maxUnpacked)
 	}
 	in := bytes.NewReader(packed)
-	r, err := lzma.ReaderConfig{DictCap: maxUnpacked}.NewReader(in)
+	// The library takes no larger dictionary than what is claimed to come out, whatever the header says.
+	r, err := lzma.ReaderConfig{DictCap: maxDict}.NewReader(in)
 	if err != nil {
 		return nil, fmt.Errorf("unpack LZMA: %w", err)
 	}
-	// The buffer grows with what really comes out: a short input cannot make it large by its claim alone.
-	var out bytes.Buffer
-	n, err := io.Copy(&out, io.LimitReader(r, int64(size)+1))
+	// Taken at once: a buffer that grows would for a moment be there twice.
+	out := make([]byte, size)
+	n, err := io.ReadFull(r, out)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil
+	}
+	if err == nil {
+		var more [1]byte
+		m, moreErr := r.Read(more[:])
+		if n += m; moreErr != io.EOF {
+			err = moreErr
+		}
+	}
 	if err == nil && uint64(n) != size {
 		err = fmt.Errorf("%d bytes came out, %d were claimed", n, size)
 	}
@@ -47,7 +59,7 @@ func unpackLZMA(packed []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("unpack LZMA: %w", err)
 	}
-	return out.Bytes(), nil
+	return out, nil
 }
 
 // packLZMA packs a section as edk2's decompressor wants it: size in the header, no end mark.

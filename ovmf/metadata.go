@@ -44,8 +44,9 @@ type Section struct {
 }
 
 const (
-	metadataHeader  = 16 // "ASEV", u32 length, u32 version, u32 count
-	metadataSection = 12 // u32 gpa, u32 size, u32 type
+	metadataHeader  = 16  // "ASEV", u32 length, u32 version, u32 count
+	metadataSection = 12  // u32 gpa, u32 size, u32 type
+	maxSections     = 256 // far above the 8 of edk2
 )
 
 // parseMetadata reads the SEV metadata, which begins offset bytes before the image's end.
@@ -64,6 +65,9 @@ func parseMetadata(data []byte, offset uint32) ([]Section, error) {
 	}
 	if want := metadataHeader + metadataSection*uint64(count); uint64(length) != want || want > uint64(len(b)) {
 		return nil, &FormatError{where, 4, fmt.Sprintf("%d bytes for %d sections, %d left in the image", length, count, len(b))}
+	}
+	if count > maxSections {
+		return nil, &FormatError{where, 12, fmt.Sprintf("%d sections, more than %d", count, maxSections)}
 	}
 	sections := make([]Section, count)
 	for i := range sections {

@@ -21,6 +21,7 @@ const (
 	sectionHeader    = 4 // u24 size, u8 type
 	sectionExtended  = 8 // u24 ffffff, u8 type, u32 size
 	maxPlainSection  = 1<<24 - 1
+	maxPerStream     = 1024       // sections in one stream: files have fewer than ten
 	guidedHeader     = 16 + 2 + 2 // GUID, u16 offset of the data, u16 attributes
 	guidedProcessing = 1          // EFI_GUIDED_SECTION_PROCESSING_REQUIRED
 )
@@ -45,6 +46,9 @@ func parseSections(b []byte, where string) ([]section, error) {
 	}
 	var sections []section
 	for at := 0; at < len(b); {
+		if len(sections) == maxPerStream {
+			return fail(at, "more than %d sections", maxPerStream)
+		}
 		if len(b)-at < sectionHeader {
 			return fail(at, "%d bytes left for a section's header", len(b)-at)
 		}

@@ -31,6 +31,9 @@ type part struct {
 // blockSize is what volumes in a flash image are aligned to (edk2 OvmfPkg/Include/Fdf/OvmfPkgDefines.fdf.inc).
 const blockSize = 4096
 
+// maxVolumes bounds the volumes of an image, and those of its packed section. edk2 makes 3 and 2.
+const maxVolumes = 16
+
 // Unpack takes an image apart. Anything malformed is a *FormatError. The Tree refers to data,
 // which must not change.
 func Unpack(data []byte) (*Tree, error) {
@@ -49,6 +52,9 @@ func Unpack(data []byte) (*Tree, error) {
 			}
 			at = end
 			continue
+		}
+		if len(t.parts) == 2*maxVolumes {
+			return nil, &FormatError{"image", at, fmt.Sprintf("more than %d volumes", maxVolumes)}
 		}
 		v, err := parseVolume(data[at:], fmt.Sprintf("volume at %#x", at))
 		if err != nil {
@@ -104,11 +110,14 @@ func (t *Tree) unpackMain() (err error) {
 		return err
 	}
 	t.innerFV, t.innerBase = make([]*Volume, len(t.inner)), make([]int, len(t.inner))
-	at := 0
+	at, volumes := 0, 0
 	for i, s := range t.inner {
 		at = align(at, 4) + s.headerSize()
 		if s.kind == sectionVolumeImage {
 			where := fmt.Sprintf("packed volume at %#x", at)
+			if volumes++; volumes > maxVolumes {
+				return &FormatError{where, 0, fmt.Sprintf("more than %d volumes", maxVolumes)}
+			}
 			v, err := parseVolume(s.data, where)
 			if err != nil {
 				return err

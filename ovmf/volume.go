@@ -15,6 +15,7 @@ var (
 )
 
 const (
+	maxFiles        = 2048   // in one volume: the largest of edk2's hold some 120
 	volumeHeader    = 56     // fixed part, in front of the block map (PI volume 3, EFI_FIRMWARE_VOLUME_HEADER)
 	volumeExtHeader = 16 + 4 // name, size: EFI_FIRMWARE_VOLUME_EXT_HEADER
 	erasePolarity   = 0x800  // EFI_FVB2_ERASE_POLARITY: an erased bit is 1
@@ -96,6 +97,9 @@ func parseVolume(b []byte, where string) (*Volume, error) {
 			}
 			v.Free = len(b) - at
 			break
+		}
+		if len(v.Files) == maxFiles {
+			return fail(at, "more than %d files", maxFiles)
 		}
 		f, err := parseFile(b[at:], fmt.Sprintf("%s, file at %#x", where, at))
 		if err != nil {
