@@ -112,10 +112,19 @@ func (t *Tree) grub() (*Volume, *File) {
 	return nil, nil
 }
 
-// checkBootPaths refuses firmware that holds a shell, an application that is not known, volumes
-// inside volumes that were not looked into, a loader for kernels that it cannot check, or more than one GRUB.
+// checkBootPaths refuses firmware that could boot anything but GRUB.
 func (t *Tree) checkBootPaths(img *Image) error {
+	if paths := t.bootPaths(img); len(paths) > 0 {
+		return paths[0]
+	}
+	return nil
+}
+
+// bootPaths finds shells, applications that are not known, volumes inside volumes that were not
+// looked into, a loader for kernels that it cannot check, and a second GRUB.
+func (t *Tree) bootPaths(img *Image) []*BootPathError {
 	_, checksKernels := img.HashesArea()
+	var paths []*BootPathError
 	found := false
 	for _, v := range t.Volumes() {
 		for _, f := range v.Files {
@@ -130,11 +139,11 @@ func (t *Tree) checkBootPaths(img *Image) error {
 				bad = bad || f != t.main
 			}
 			if bad {
-				return &BootPathError{GUID: f.GUID, Name: f.uiName(), Volume: v.Name}
+				paths = append(paths, &BootPathError{GUID: f.GUID, Name: f.uiName(), Volume: v.Name})
 			}
 		}
 	}
-	return nil
+	return paths
 }
 
 // application gives the EFI application in a file.

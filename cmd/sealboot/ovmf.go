@@ -15,9 +15,9 @@ import (
 func (a *app) ovmfCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ovmf",
-		Short: "Put GRUB into a firmware image, and look into one",
+		Short: "Put GRUB into a firmware image, look into one, and judge it",
 	}
-	cmd.AddCommand(a.ovmfBundleCommand(), a.ovmfInspectCommand())
+	cmd.AddCommand(a.ovmfBundleCommand(), a.ovmfInspectCommand(), a.ovmfLintCommand())
 	return cmd
 }
 
