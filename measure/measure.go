@@ -3,7 +3,25 @@
 // also defines the boot record, the file that carries those digests to the key server.
 //
 // A Spec says what is launched; Digest computes from it alone, with no I/O, 32 bytes
-// (SHA-256) for SEV and SEV-ES and 48 bytes (SHA-384) for SEV-SNP.
+// (SHA-256) for SEV and SEV-ES and 48 bytes (SHA-384) for SEV-SNP. DigestSet computes what a key server
+// should accept where the number of vCPUs and the host's Linux may vary: see Profile.
+//
+// # Where references disagree
+//
+// Everything below was tried against sev-snp-measure 0.0.13; testdata holds its digests.
+//
+//   - Mode snp:svsm. It sets mxcsr but leaves x87_fcw zero: it assigns to a field of another name, which its
+//     structure lets pass. Linux writes both (6.10 and later) or neither. Its own version before that change (commit
+//     ae95e59^) left both zero and gave the digest that its authors had from a machine. Right: both or neither.
+//     Spec.X87Unset gives what it prints.
+//   - Mode seves and snp:svsm. It does not look at --guest-features: 0 and 1 are measured. Linux 6.6 to 6.8 sets DebugSwap in
+//     SEV-ES too, on processors that have it. Right: the feature counts.
+//   - Mode seves on hosts with Linux 6.10 and later. It takes mxcsr and x87_fcw to be set. That is so with KVM_SEV_INIT2
+//     only; QEMU with legacy-vm-type=on, which machine types up to 9.0 imply, keeps them zero. Both are right, for other hosts.
+//   - Its README calls 0x21 the default since Linux 6.6. That was so up to 6.8; the tool's own default, 0x1, is right after that.
+//   - SEV metadata without a reset vector, sizes that are not whole pages, a second table entry of one GUID, an SVSM that
+//     starts behind its end: it computes something or ends with a traceback. We refuse.
+//   - A vCPU signature of zero: it computes (since 8f2b337). No processor has it, and it is what forgetting looks like: we refuse.
 //
 // Sources: AMD, Secure Encrypted Virtualization API (55766), LAUNCH_UPDATE_DATA and
 // LAUNCH_UPDATE_VMSA; AMD, SEV Secure Nested Paging Firmware ABI (56860),
@@ -30,18 +48,19 @@ const (
 	SEV         Mode = "sev"
 	SEVES       Mode = "seves"
 	SNP         Mode = "snp"
+	SNPSVSM     Mode = "snp:svsm"      // SNP with Coconut-SVSM between the hypervisor and the firmware
 	SNPOVMFHash Mode = "snp:ovmf-hash" // the SNP digest after the firmware's own pages, to be given as Spec.OVMFHash
 )
 
 // Modes lists the modes that Digest knows.
-func Modes() []Mode { return []Mode{SEV, SEVES, SNP, SNPOVMFHash} }
+func Modes() []Mode { return []Mode{SEV, SEVES, SNP, SNPSVSM, SNPOVMFHash} }
 
 // DigestSize is the length of the mode's digest in bytes, 0 for an unknown mode.
 func (m Mode) DigestSize() int {
 	switch m {
 	case SEV, SEVES:
 		return sha256.Size
-	case SNP, SNPOVMFHash:
+	case SNP, SNPSVSM, SNPOVMFHash:
 		return ldSize
 	}
 	return 0
@@ -85,7 +104,7 @@ type Spec struct {
 	VCPUType      string // a CPU model of QEMU's (EPYC-v4), or "" to use VCPUSignature; QEMU only
 	VCPUSignature uint32 // CPUID Fn0000_0001_EAX
 	VMM           VMM    // "" is QEMU
-	GuestFeatures uint64 // SNP: SEV_FEATURES of the VMSA, 0x1 for plain SNP
+	GuestFeatures uint64 // SEV_FEATURES of the VMSA: 0 for plain SEV-ES, 0x1 for plain SNP
 
 	// OldHostKernel is a Linux host before 6.10, which leaves the floating-point control words of the VMSA zero.
 	OldHostKernel bool
@@ -93,6 +112,14 @@ type Spec struct {
 	// OVMFHash replaces the measuring of the firmware's pages with its recorded result (mode
 	// SNPOVMFHash). Firmware is then read only for its tables. SNP only.
 	OVMFHash []byte
+
+	// SVSM is Coconut-SVSM's image, and VarsSize that of the firmware's variable store, above which the firmware
+	// stands and below which the SVSM does (mode SNPSVSM, which takes no kernel and knows QEMU alone).
+	SVSM     []byte
+	VarsSize int64
+
+	// X87Unset leaves x87_fcw zero while mxcsr is set, as sev-snp-measure computes mode SNPSVSM. No host is known to do so.
+	X87Unset bool
 
 	table []byte // Series: the hashes table, instead of what it is made from
 }
@@ -124,7 +151,7 @@ func (s Spec) Validate() error {
 	if s.VMM != "" && !slices.Contains(VMMs(), s.VMM) {
 		complain("unknown hypervisor %q", s.VMM)
 	}
-	if s.Mode == SEVES || s.Mode == SNP {
+	if s.Mode.MeasuresVCPUs() {
 		if s.VCPUs < 1 || s.VCPUs > maxVCPUs {
 			complain("%d vCPUs: from 1 to %d", s.VCPUs, maxVCPUs)
 		}
@@ -132,11 +159,39 @@ func (s Spec) Validate() error {
 			errs = append(errs, err)
 		}
 	}
+	if s.Mode == SEVES && s.GuestFeatures&featureSNPActive != 0 {
+		complain("guest features %#x: bit 0 is SEV-SNP itself, not of mode %s", s.GuestFeatures, SEVES)
+	}
+	s.complainSVSM(complain)
 	if s.OVMFHash != nil && (s.Mode != SNP || len(s.OVMFHash) != ldSize) {
 		complain("a recorded firmware hash of %d bytes: only mode %s takes one, of %d bytes", len(s.OVMFHash), SNP, ldSize)
 	}
 	return errors.Join(errs...)
 }
+
+func (s Spec) complainSVSM(complain func(string, ...any)) {
+	if s.Mode != SNPSVSM {
+		if s.SVSM != nil || s.VarsSize != 0 || s.X87Unset {
+			complain("an SVSM or the size of its variables in mode %q", s.Mode)
+		}
+		return
+	}
+	if len(s.SVSM) == 0 {
+		complain("no SVSM")
+	}
+	if s.VarsSize <= 0 || s.VarsSize%pageSize != 0 || s.VarsSize > ovmf.MaxSize {
+		complain("variable store of %d bytes: whole pages, up to %d", s.VarsSize, ovmf.MaxSize)
+	}
+	if s.Kernel != nil {
+		complain("%w", ErrNoKernelHashes)
+	}
+	if s.vmm() != QEMU {
+		complain("an SVSM under %s: only %s is known to run it", s.VMM, QEMU)
+	}
+}
+
+// MeasuresVCPUs says whether the number and the state of the vCPUs count.
+func (m Mode) MeasuresVCPUs() bool { return m == SEVES || m == SNP || m == SNPSVSM }
 
 func (s Spec) vmm() VMM {
 	if s.VMM == "" {
@@ -149,6 +204,9 @@ func (s Spec) vmm() VMM {
 func Digest(s Spec) ([]byte, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
+	}
+	if s.Mode == SNPSVSM {
+		return s.svsmDigest()
 	}
 	img, err := ovmf.Parse(s.Firmware)
 	if err != nil {
@@ -171,7 +229,7 @@ func Digest(s Spec) ([]byte, error) {
 		h.Write(table)
 	}
 	if s.Mode == SEVES {
-		pages, err := s.vmsaPages(img, 0)
+		pages, err := s.vmsaPages(img, s.GuestFeatures)
 		if err != nil {
 			return nil, err
 		}

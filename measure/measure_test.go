@@ -59,7 +59,8 @@ func TestEveryInputCounts(t *testing.T) {
 		"EC2":              func(s *Spec) { s.VMM = EC2 },
 		"GCE":              func(s *Spec) { s.VMM = GCE },
 		"old host":         func(s *Spec) { s.OldHostKernel = true },
-		"SEV-ES":           func(s *Spec) { s.Mode = SEVES },
+		"SEV-ES":           func(s *Spec) { s.Mode, s.GuestFeatures = SEVES, 0 },
+		"SEV-ES, swapped":  func(s *Spec) { s.Mode, s.GuestFeatures = SEVES, 0x20 },
 		"SEV":              func(s *Spec) { s.Mode = SEV },
 	} {
 		s := goodSNP(t)
@@ -73,7 +74,7 @@ func TestEveryInputCounts(t *testing.T) {
 		}
 		seen[string(digest)] = name
 	}
-	if len(seen) != 17 {
+	if len(seen) != 18 {
 		t.Errorf("%d digests", len(seen))
 	}
 }
@@ -151,7 +152,10 @@ func TestSpecRefusals(t *testing.T) {
 	mustDigest(t, good)
 	for name, spoil := range map[string]func(*Spec){
 		"no mode":                func(s *Spec) { s.Mode = "" },
-		"unknown mode":           func(s *Spec) { s.Mode = "snp:svsm" },
+		"unknown mode":           func(s *Spec) { s.Mode = "tdx" },
+		"SNP itself in SEV-ES":   func(s *Spec) { s.Mode = SEVES },
+		"SVSM in mode snp":       func(s *Spec) { s.SVSM = []byte{1} },
+		"half a register file":   func(s *Spec) { s.X87Unset = true },
 		"no firmware":            func(s *Spec) { s.Firmware = nil },
 		"kernel not hashed":      func(s *Spec) { s.HashKernel = false },
 		"hashing nothing":        func(s *Spec) { s.Kernel = nil },
@@ -223,7 +227,9 @@ func TestFirmwareRefusals(t *testing.T) {
 		{"too much to measure", SNP, section(0) + 4, 0x7f000000, ErrSpec},
 	} {
 		s := good
-		s.Mode = test.mode
+		if s.Mode = test.mode; s.Mode == SEVES {
+			s.GuestFeatures = 0
+		}
 		s.Firmware = patched(good.Firmware, test.at, test.value)
 		if digest, err := Digest(s); digest != nil || !errors.Is(err, test.want) {
 			t.Errorf("%s, %s: %x, %v; want %v", test.mode, test.name, digest, err, test.want)
@@ -231,6 +237,9 @@ func TestFirmwareRefusals(t *testing.T) {
 	}
 	for _, mode := range Modes() {
 		s := Spec{Mode: mode, Firmware: make([]byte, 65536), VCPUs: 1, VCPUType: "EPYC"}
+		if mode == SNPSVSM {
+			s.SVSM, s.VarsSize = testFile(t, "svsm-16k.bin"), pageSize
+		}
 		if digest, err := Digest(s); digest != nil || !errors.Is(err, ovmf.ErrNotOVMF) {
 			t.Errorf("%s: %x, %v", mode, digest, err)
 		}
@@ -264,6 +273,9 @@ func BenchmarkDigest(b *testing.B) {
 	copy(firmware[len(firmware)-len(tail):], tail)
 	for _, mode := range []Mode{SEV, SEVES, SNP} {
 		s := Spec{Mode: mode, Firmware: firmware, VCPUs: 4, VCPUType: "EPYC-v4", GuestFeatures: 1}
+		if mode == SEVES {
+			s.GuestFeatures = 0
+		}
 		b.Run(string(mode), func(b *testing.B) {
 			b.SetBytes(int64(len(firmware)))
 			for b.Loop() {

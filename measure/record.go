@@ -45,7 +45,8 @@ type FirmwareFacts struct {
 // LaunchDigest is the digest of one way to launch.
 type LaunchDigest struct {
 	Launch
-	Digest Hex `json:"digest"`
+	Profile string `json:"profile,omitempty"` // name of the host profile that the launch is of, as far as it was said
+	Digest  Hex    `json:"digest"`
 }
 
 // Launch is a way to launch: the same one has the same digest with the same firmware.
@@ -55,9 +56,11 @@ type Launch struct {
 	VCPUType      string `json:"vcpu_type,omitempty"`
 	VCPUSignature uint32 `json:"vcpu_signature,omitempty"` // where there is no type
 	VMM           VMM    `json:"vmm,omitempty"`            // none: QEMU
-	GuestFeatures uint64 `json:"guest_features,omitempty"` // SNP
+	GuestFeatures uint64 `json:"guest_features,omitempty"` // SEV-ES and SNP
 	OldHostKernel bool   `json:"old_host_kernel,omitempty"`
 	KernelHashes  Hex    `json:"kernel_hashes,omitempty"` // SHA-256 of the hashes table, with kernel-hashes=on
+	SVSM          Hex    `json:"svsm,omitempty"`          // SHA-256 of the SVSM
+	VarsSize      int64  `json:"vars_size,omitempty"`     // with an SVSM
 }
 
 // Disk says which disk the key opens.
@@ -111,7 +114,38 @@ func NewRecord(specs []Spec, disk Disk, madeWith map[string]string) (*Record, er
 	if len(specs) == 0 {
 		return nil, fmt.Errorf("%w: no way to launch", ErrRecord)
 	}
-	firmware := specs[0].Firmware
+	r, err := newRecord(specs[0].Firmware, disk, madeWith)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range specs {
+		if err := r.Add(s); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.Validate(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// NewRecordOf makes a record of digests that DigestSet made of the firmware.
+func NewRecordOf(firmware []byte, set []LaunchDigest, disk Disk, madeWith map[string]string) (*Record, error) {
+	r, err := newRecord(firmware, disk, madeWith)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.AddSet(firmware, set); err != nil {
+		return nil, err
+	}
+	if err := r.Validate(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// newRecord makes a record without digests.
+func newRecord(firmware []byte, disk Disk, madeWith map[string]string) (*Record, error) {
 	img, err := ovmf.Parse(firmware)
 	if err != nil {
 		return nil, fmt.Errorf("read firmware: %w", err)
@@ -132,30 +166,22 @@ func NewRecord(specs []Spec, disk Disk, madeWith map[string]string) (*Record, er
 	if hashes, ok := img.HashesArea(); ok {
 		r.Firmware.HashesArea = &hashes
 	}
-	for _, s := range specs {
-		if err := r.Add(s); err != nil {
-			return nil, err
-		}
-	}
-	if err := r.Validate(); err != nil {
-		return nil, err
-	}
 	return r, nil
 }
 
 // Add measures one more way to launch the record's firmware. A digest for the same way is replaced.
 func (r *Record) Add(s Spec) error {
-	if sum := Hash(sha256.Sum256(s.Firmware)); sum != r.Firmware.SHA256 {
-		return fmt.Errorf("%w: is for the firmware with SHA-256 %v, not %v", ErrRecord, r.Firmware.SHA256, sum)
+	if err := r.isFor(s.Firmware); err != nil {
+		return err
 	}
-	if s.Mode == SNPOVMFHash || s.OVMFHash != nil {
+	if s.Mode == SNPOVMFHash || s.OVMFHash != nil || s.X87Unset {
 		return fmt.Errorf("%w: takes whole launches only", ErrRecord)
 	}
 	digest, err := Digest(s)
 	if err != nil {
 		return fmt.Errorf("measure mode %s: %w", s.Mode, err)
 	}
-	d := LaunchDigest{Launch: s.launch(), Digest: digest}
+	d := LaunchDigest{Launch: s.Launch(), Digest: digest}
 	for i := range r.Digests {
 		if r.Digests[i].key() == d.key() {
 			r.Digests[i] = d
@@ -166,8 +192,16 @@ func (r *Record) Add(s Spec) error {
 	return nil
 }
 
-// launch keeps of a description what decides the digest beside the firmware.
-func (s Spec) launch() Launch {
+// isFor refuses another firmware than the record's.
+func (r *Record) isFor(firmware []byte) error {
+	if sum := Hash(sha256.Sum256(firmware)); sum != r.Firmware.SHA256 {
+		return fmt.Errorf("%w: is for the firmware with SHA-256 %v, not %v", ErrRecord, r.Firmware.SHA256, sum)
+	}
+	return nil
+}
+
+// Launch keeps of a description what decides the digest beside the firmware.
+func (s Spec) Launch() Launch {
 	l := Launch{Mode: s.Mode}
 	if s.HashKernel {
 		sum := sha256.Sum256(KernelHashes(s.Kernel, s.Initrd, s.Append))
@@ -185,8 +219,10 @@ func (s Spec) launch() Launch {
 	} else {
 		l.VMM = s.VMM
 	}
-	if s.Mode == SNP {
-		l.GuestFeatures = s.GuestFeatures
+	l.GuestFeatures = s.GuestFeatures
+	if s.Mode == SNPSVSM {
+		sum := sha256.Sum256(s.SVSM)
+		l.SVSM, l.VarsSize = sum[:], s.VarsSize
 	}
 	return l
 }
@@ -284,9 +320,13 @@ func (d LaunchDigest) validate() error {
 	measured := Spec{
 		Mode: d.Mode, Firmware: []byte{0}, VCPUs: d.VCPUs, VCPUType: d.VCPUType, VCPUSignature: d.VCPUSignature,
 		VMM: d.VMM, GuestFeatures: d.GuestFeatures, OldHostKernel: d.OldHostKernel,
+		VarsSize: d.VarsSize,
 	}
-	l := measured.launch()
-	l.KernelHashes = d.KernelHashes
+	if d.Mode == SNPSVSM {
+		measured.SVSM = []byte{0}
+	}
+	l := measured.Launch()
+	l.KernelHashes, l.SVSM = d.KernelHashes, d.SVSM
 	switch {
 	case d.Mode == SNPOVMFHash:
 		return fmt.Errorf("mode %s is no launch", d.Mode)
@@ -296,10 +336,21 @@ func (d LaunchDigest) validate() error {
 		return fmt.Errorf("fields that mode %s does not have", d.Mode)
 	case len(d.Digest) != d.Mode.DigestSize():
 		return fmt.Errorf("%d bytes for mode %s, not %d", len(d.Digest), d.Mode, d.Mode.DigestSize())
+	case (d.Mode == SNPSVSM) != (len(d.SVSM) == sha256.Size) || d.Mode != SNPSVSM && d.SVSM != nil:
+		return fmt.Errorf("SVSM's SHA-256 of %d bytes", len(d.SVSM))
+	case d.Profile != "" && !d.hasProfile():
+		return fmt.Errorf("is not of a host profile %q", d.Profile)
 	case len(d.KernelHashes) != 0 && len(d.KernelHashes) != sha256.Size:
 		return fmt.Errorf("kernel hashes of %d bytes", len(d.KernelHashes))
 	case bytes.Equal(d.Digest, make([]byte, len(d.Digest))):
 		return errors.New("all zero")
 	}
 	return nil
+}
+
+// hasProfile says whether the launch is as its profile has it.
+func (d LaunchDigest) hasProfile() bool {
+	p, known := profileNamed(d.Profile)
+	debugSwap := d.GuestFeatures&featureDebugSwap != 0
+	return known && d.Mode.MeasuresVCPUs() && d.VMM == "" && p.OldHostKernel == d.OldHostKernel && p.DebugSwap == debugSwap
 }

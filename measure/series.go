@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash"
+	"sync"
 
 	"github.com/sealboot/sealboot/internal/guid"
 	"github.com/sealboot/sealboot/ovmf"
@@ -15,34 +16,40 @@ import (
 // update of the digest. It is safe for concurrent use.
 type Series struct {
 	img *ovmf.Image
-	sha hash.Cloner // SHA-256 after the firmware
-	snp *launch     // the SNP digest after the firmware's pages; nil: not whole pages
+	sha func() (hash.Cloner, error) // SHA-256 after the firmware
+	snp func() *launch              // the SNP digest after the firmware's pages; nil: not whole pages
 }
 
-// NewSeries reads and hashes a firmware.
+// NewSeries reads a firmware, which must not change. It is hashed when a mode first needs it.
 func NewSeries(firmware []byte) (*Series, error) {
 	img, err := ovmf.Parse(firmware)
 	if err != nil {
 		return nil, fmt.Errorf("read firmware: %w", err)
 	}
-	h := sha256.New()
-	h.Write(firmware)
-	sha, ok := h.(hash.Cloner)
-	if !ok {
-		return nil, fmt.Errorf("hash firmware: %T cannot be cloned", h)
-	}
-	s := &Series{img: img, sha: sha}
-	if len(firmware)%pageSize == 0 {
-		s.snp = new(launch)
-		s.snp.data(pageNormal, img.Base(), firmware)
-	}
-	return s, nil
+	return &Series{
+		img: img,
+		sha: sync.OnceValues(func() (hash.Cloner, error) {
+			h := sha256.New()
+			h.Write(firmware)
+			if c, ok := h.(hash.Cloner); ok {
+				return c, nil
+			}
+			return nil, fmt.Errorf("hash firmware: %T cannot be cloned", h)
+		}),
+		snp: sync.OnceValue(func() *launch {
+			if len(firmware)%pageSize != 0 {
+				return nil
+			}
+			l := new(launch)
+			l.data(pageNormal, img.Base(), firmware)
+			return l
+		}),
+	}, nil
 }
 
 // Each gives the digests of the launch with 1, 2, … up to s.VCPUs vCPUs, where its mode is one that measures
 // vCPUs, and its one digest elsewhere. The firmware of s, and its kernel, initrd and command line are not looked at: in
-// their stead stands the table of their hashes, as HashesTable makes it, or nil for none. With SEV-ES the
-// guest features are measured too, if there are any: Linux 6.6 to 6.8 sets one (DebugSwap), Digest does not.
+// their stead stands the table of their hashes, as HashesTable makes it, or nil for none.
 // A digest is each's own only until it returns. Firmware without a start address for a second vCPU has one digest only.
 func (f *Series) Each(s Spec, table []byte, each func(vcpus int, digest []byte)) error {
 	s.Firmware, s.Kernel, s.Initrd, s.HasInitrd, s.Append, s.HashKernel = f.img.Bytes(), nil, nil, false, "", false
@@ -65,7 +72,11 @@ func (f *Series) Each(s Spec, table []byte, each func(vcpus int, digest []byte))
 }
 
 func (f *Series) eachSHA256(s Spec, table []byte, each func(int, []byte)) error {
-	h, err := f.sha.Clone()
+	sha, err := f.sha()
+	if err != nil {
+		return err
+	}
+	h, err := sha.Clone()
 	if err != nil {
 		return err
 	}
@@ -92,22 +103,23 @@ func (f *Series) eachSHA256(s Spec, table []byte, each func(int, []byte)) error 
 }
 
 func (f *Series) eachSNP(s Spec, table []byte, each func(int, []byte)) error {
-	if f.snp == nil {
+	pages := f.snp()
+	if pages == nil {
 		return fmt.Errorf("%w: firmware is not whole pages", ErrSpec)
 	}
-	l := *f.snp
+	l := *pages
 	s.table, s.HashKernel = table, table != nil
 	if err := s.snpMetadata(&l, f.img); err != nil {
 		return err
 	}
-	pages, err := s.vmsaPages(f.img, s.GuestFeatures)
+	cpus, err := s.vmsaPages(f.img, s.GuestFeatures)
 	if err != nil {
 		return err
 	}
-	first := sha512.Sum384(pages.first)
+	first := sha512.Sum384(cpus.first)
 	var other [ldSize]byte
-	if pages.other != nil {
-		other = sha512.Sum384(pages.other)
+	if cpus.other != nil {
+		other = sha512.Sum384(cpus.other)
 	}
 	for i := range s.VCPUs {
 		contents := first

@@ -106,3 +106,34 @@ func (s Spec) vmsa(eip, rdx uint32, features uint64) []byte {
 	u16(vmsaX87FCW, fcw)
 	return p
 }
+
+// VMSAs gives the page in which the launch's vCPU number i starts, for i from 0.
+func VMSAs(s Spec) (func(vcpu int) []byte, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	if !s.Mode.MeasuresVCPUs() {
+		return nil, fmt.Errorf("%w: mode %s measures no vCPU", ErrSpec, s.Mode)
+	}
+	if s.Mode == SNPSVSM {
+		v, err := s.newSVSM()
+		if err != nil {
+			return nil, err
+		}
+		rdx, err := s.signature()
+		if err != nil {
+			return nil, err
+		}
+		page := s.svsmVMSA(v.start, rdx)
+		return func(int) []byte { return page }, nil
+	}
+	img, err := ovmf.Parse(s.Firmware)
+	if err != nil {
+		return nil, fmt.Errorf("read firmware: %w", err)
+	}
+	set, err := s.vmsaPages(img, s.GuestFeatures)
+	if err != nil {
+		return nil, err
+	}
+	return set.of, nil
+}

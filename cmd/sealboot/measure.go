@@ -1,9 +1,7 @@
 package main
 
 import (
-	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -12,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/sealboot/sealboot/internal/atomicfile"
 	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/ovmf"
 )
@@ -23,13 +20,17 @@ const maxBootFile = 4 << 30
 // measureFlags are the flags of `sealboot measure`, named as in sev-snp-measure.
 type measureFlags struct {
 	mode, ovmf, kernel, initrd, append string
-	vcpus                              int
+	vcpus                              string
 	vcpuType                           string
 	vcpuSig                            uint32
 	family, model, stepping            uint8
 	vmm, ovmfHash, format              string
 	features                           uint64
 	oldHost                            bool
+	svsm, varsFile                     string
+	varsSize                           int64
+	profiles                           string
+	dumpVMSA, list, json, verbose      bool
 
 	record, diskUUID, headerPin string
 }
@@ -41,6 +42,12 @@ func (a *app) measureCommand() *cobra.Command {
 		Short: "Compute the launch digest of a machine",
 		Long: `measure prints the digest that AMD's secure processor will have measured when a machine
 starts from this firmware. Flags are those of sev-snp-measure; modes: ` + strings.Join(modeNames(), ", ") + `.
+Mode snp:svsm needs --svsm and the size of the variable store. Without --profiles it prints what sev-snp-measure
+does, which no host is known to measure: a note says so.
+
+--vcpus takes sets (4, 1-64, 1,2,8-16) and --profiles the kinds of host that --list-profiles lists, or "all":
+then one line each goes to stdout: digest, vCPUs and profile, with tabs between. With --json it is a list of objects with the
+fields of the boot record's digests, the profile among them.
 
 With --record FILE the digest is added to a boot record, which is made if it is not there;
 for a new one, the disk's UUID and header pin are needed. The record is JSON: version,
@@ -49,29 +56,12 @@ digest}], disk {uuid, header_pin, content_digest}, made_with. It holds no secret
 are fixed: a record that was edited or reformatted is refused.`,
 		Example: `  sealboot measure --mode sev --ovmf firmware.fd
   sealboot measure --mode snp --ovmf firmware.fd --vcpus 4 --vcpu-type EPYC-v4 --guest-features 0x1
-  sealboot measure --mode seves --ovmf firmware.fd --vcpus 4 --vcpu-type EPYC-v4 --record record.json`,
+  sealboot measure --mode seves --ovmf firmware.fd --vcpus 4 --vcpu-type EPYC-v4 --record record.json
+  sealboot measure --mode snp --ovmf firmware.fd --vcpus 1-64 --vcpu-type EPYC-v4 --profiles all --record record.json
+  sealboot measure --mode snp:svsm --ovmf OVMF_CODE.fd --svsm svsm.bin --vars-file OVMF_VARS.fd --vcpus 4 --vcpu-type EPYC-v4 --profiles linux-6.10
+  sealboot measure --list-profiles`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			spec, err := f.spec(cmd.Flags())
-			if err != nil {
-				return err
-			}
-			digest, err := measure.Digest(spec)
-			if err != nil {
-				return fmt.Errorf("measure %s: %w", f.ovmf, err)
-			}
-			if f.record != "" {
-				if err := f.writeRecord(spec); err != nil {
-					return err
-				}
-			}
-			text := hex.EncodeToString(digest)
-			if f.format == "base64" {
-				text = base64.StdEncoding.EncodeToString(digest)
-			}
-			_, err = fmt.Fprintln(a.stdout, text)
-			return err
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(a, cmd.Flags()) },
 	}
 	f.register(cmd)
 	return cmd
@@ -84,22 +74,28 @@ func (f *measureFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.kernel, "kernel", "", "kernel, with QEMU's kernel-hashes=on")
 	flags.StringVar(&f.initrd, "initrd", "", "initrd (with --kernel)")
 	flags.StringVar(&f.append, "append", "", "kernel command line (with --kernel)")
-	flags.IntVar(&f.vcpus, "vcpus", 0, "number of vCPUs")
+	flags.StringVar(&f.vcpus, "vcpus", "", "number of vCPUs, or a set of them: 1-64, or 1,2,4")
 	flags.StringVar(&f.vcpuType, "vcpu-type", "", "CPU model of QEMU's, such as EPYC-v4")
 	flags.Uint32Var(&f.vcpuSig, "vcpu-sig", 0, "vCPU signature (CPUID 1 EAX) instead of a type")
 	flags.Uint8Var(&f.family, "vcpu-family", 0, "vCPU family, with model and stepping instead of a type")
 	flags.Uint8Var(&f.model, "vcpu-model", 0, "vCPU model")
 	flags.Uint8Var(&f.stepping, "vcpu-stepping", 0, "vCPU stepping")
 	flags.StringVar(&f.vmm, "vmm-type", string(measure.QEMU), "hypervisor: "+strings.Join(vmmNames(), ", "))
-	flags.Uint64Var(&f.features, "guest-features", 1, "SEV features of an SNP guest; 0x21 on Linux hosts 6.6 to 6.8")
+	flags.Uint64Var(&f.features, "guest-features", 1, "SEV features of an SNP guest; mode seves does not look at them")
+	flags.StringVar(&f.profiles, "profiles", "", "kinds of Linux host, separated by commas, or all")
+	flags.BoolVar(&f.list, "list-profiles", false, "list the kinds of Linux host (with --json: as JSON) and do nothing else")
+	flags.BoolVar(&f.json, "json", false, "print digests with what they stand for, as JSON")
+	flags.StringVar(&f.svsm, "svsm", "", "Coconut-SVSM image (mode snp:svsm)")
+	flags.Int64Var(&f.varsSize, "vars-size", 0, "size of the firmware's variable store in bytes (mode snp:svsm)")
+	flags.StringVar(&f.varsFile, "vars-file", "", "variable store, for its size (mode snp:svsm)")
+	flags.BoolVar(&f.dumpVMSA, "dump-vmsa", false, "write the measured state of the vCPUs to vmsa<N>.bin here")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "say what was computed before the digest")
 	flags.BoolVar(&f.oldHost, "old-host-kernel", false, "Linux host before 6.10, which leaves the floating-point control words zero")
 	flags.StringVar(&f.ovmfHash, "snp-ovmf-hash", "", "what mode "+string(measure.SNPOVMFHash)+" printed, instead of measuring the firmware's pages")
 	flags.StringVar(&f.format, "output-format", "hex", "hex or base64")
 	flags.StringVar(&f.record, "record", "", "boot record to add the digest to")
 	flags.StringVar(&f.diskUUID, "disk-uuid", "", "UUID of the disk's LUKS header, for a new boot record")
 	flags.StringVar(&f.headerPin, "header-pin", "", "header pin of the disk in hexadecimal, for a new boot record")
-	cmd.MarkFlagRequired("mode")
-	cmd.MarkFlagRequired("ovmf")
 	for name, choices := range map[string][]string{
 		"mode": modeNames(), "vcpu-type": measure.VCPUTypes(), "vmm-type": vmmNames(), "output-format": {"hex", "base64"},
 	} {
@@ -111,8 +107,10 @@ func (f *measureFlags) register(cmd *cobra.Command) {
 func (f *measureFlags) spec(flags *pflag.FlagSet) (measure.Spec, error) {
 	var none measure.Spec
 	mode := measure.Mode(f.mode)
-	cpus := mode == measure.SEVES || mode == measure.SNP
+	cpus := mode.MeasuresVCPUs()
 	switch {
+	case f.mode == "" || f.ovmf == "":
+		return none, usagef("--mode and --ovmf are needed")
 	case mode.DigestSize() == 0:
 		return none, usagef("unknown mode %q: one of %s", f.mode, strings.Join(modeNames(), ", "))
 	case !slices.Contains(vmmNames(), f.vmm):
@@ -121,14 +119,26 @@ func (f *measureFlags) spec(flags *pflag.FlagSet) (measure.Spec, error) {
 		return none, usagef("unknown output format %q: hex or base64", f.format)
 	case f.kernel == "" && (f.initrd != "" || f.append != ""):
 		return none, usagef("--initrd and --append need --kernel")
-	case cpus && f.vcpus < 1:
+	case cpus && f.vcpus == "":
 		return none, usagef("mode %s needs --vcpus N", f.mode)
+	case f.dumpVMSA && !cpus:
+		return none, usagef("--dump-vmsa: mode %s measures no vCPU", f.mode)
+	case f.profiles != "" && (f.oldHost || !cpus || measure.VMM(f.vmm) != measure.QEMU):
+		return none, usagef("--profiles is for modes that measure vCPUs, under QEMU, and stands in for --old-host-kernel")
+	case f.json && f.format != "hex":
+		return none, usagef("--json gives hexadecimal digests only")
 	case (f.diskUUID != "" || f.headerPin != "") && f.record == "":
 		return none, usagef("--disk-uuid and --header-pin need --record")
 	}
 	s := measure.Spec{
 		Mode: mode, HashKernel: f.kernel != "", HasInitrd: f.initrd != "", Append: f.append,
-		VCPUs: f.vcpus, VMM: measure.VMM(f.vmm), GuestFeatures: f.features, OldHostKernel: f.oldHost,
+		VMM: measure.VMM(f.vmm), GuestFeatures: f.features, OldHostKernel: f.oldHost,
+	}
+	if mode == measure.SEVES {
+		s.GuestFeatures = 0 // a profile sets what SEV-ES has
+	}
+	if err := f.checkSVSM(&s, flags); err != nil {
+		return none, err
 	}
 	if cpus && s.VMM == measure.QEMU {
 		if err := f.vcpu(flags, &s); err != nil {
@@ -145,7 +155,7 @@ func (f *measureFlags) spec(flags *pflag.FlagSet) (measure.Spec, error) {
 		name string
 		most int64
 		data *[]byte
-	}{{f.ovmf, ovmf.MaxSize, &s.Firmware}, {f.kernel, maxBootFile, &s.Kernel}, {f.initrd, maxBootFile, &s.Initrd}} {
+	}{{f.ovmf, ovmf.MaxSize, &s.Firmware}, {f.kernel, maxBootFile, &s.Kernel}, {f.initrd, maxBootFile, &s.Initrd}, {f.svsm, ovmf.MaxSize, &s.SVSM}} {
 		if file.name == "" {
 			continue
 		}
@@ -175,37 +185,6 @@ func (f *measureFlags) vcpu(flags *pflag.FlagSet, s *measure.Spec) error {
 		return usagef("unknown vCPU type %q: one of %s", f.vcpuType, strings.Join(measure.VCPUTypes(), ", "))
 	}
 	return nil
-}
-
-// writeRecord adds the launch to the boot record, or makes one.
-func (f *measureFlags) writeRecord(spec measure.Spec) error {
-	record, err := readRecord(f.record)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		if f.diskUUID == "" || f.headerPin == "" {
-			return usagef("%s is not there: a new boot record needs --disk-uuid and --header-pin", f.record)
-		}
-		disk := measure.Disk{UUID: f.diskUUID}
-		if err := disk.HeaderPin.UnmarshalText([]byte(f.headerPin)); err != nil {
-			return usagef("--header-pin: %v", err)
-		}
-		if record, err = measure.NewRecord([]measure.Spec{spec}, disk, map[string]string{"sealboot": version()}); err != nil {
-			return err
-		}
-	case err != nil:
-		return err
-	case f.diskUUID != "" || f.headerPin != "":
-		return usagef("%s is there: --disk-uuid and --header-pin are for a new boot record", f.record)
-	default:
-		if err := record.Add(spec); err != nil {
-			return fmt.Errorf("%s: %w", f.record, err)
-		}
-	}
-	text, err := record.Encode()
-	if err != nil {
-		return err
-	}
-	return atomicfile.WriteFile(f.record, text, 0o644)
 }
 
 func readRecord(name string) (*measure.Record, error) {

@@ -17,7 +17,7 @@ import (
 func TestMeasureTakesTheFlagsOfSevSnpMeasure(t *testing.T) {
 	t.Chdir(filepath.Join(testtool.Project(), "measure", "testdata"))
 	ran := 0
-	for _, file := range []string{"measure.json", "measure-more.json"} {
+	for _, file := range []string{"measure.json", "measure-more.json", "measure-svsm.json"} {
 		raw, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -41,7 +41,7 @@ func TestMeasureTakesTheFlagsOfSevSnpMeasure(t *testing.T) {
 			ran++
 		}
 	}
-	if ran != 45+46 {
+	if ran != 45+46+51 {
 		t.Errorf("%d command lines", ran)
 	}
 }

@@ -1,0 +1,117 @@
+package measure
+
+import (
+	"bytes"
+	"crypto/sha512"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/sealboot/sealboot/internal/guid"
+	"github.com/sealboot/sealboot/ovmf"
+)
+
+// svsmInfoGUID is the entry of the module's table that says where its vCPUs start: u32 offset from its beginning
+// (coconut-svsm/qemu target/i386/sev.c, SEV_SNP_SVSM_INFO; virtee/sev-snp-measure, sevsnpmeasure/ovmf.py).
+var svsmInfoGUID = guid.MustParse("a789a612-0597-4c4b-a49f-cbb1fe9d1ddd")
+
+// svsmLaunch is an SNP launch with Coconut-SVSM: its digest before any vCPU, and the one state in which all of them start.
+type svsmLaunch struct {
+	before launch
+	base   uint64
+	start  uint32
+}
+
+// newSVSM measures all but the vCPUs: the firmware, which is not asked for memory to prepare, then the module
+// right below the firmware's variables, then what the module asks for.
+func (s Spec) newSVSM() (*svsmLaunch, error) {
+	firmware, err := ovmf.Parse(s.Firmware)
+	if err != nil {
+		return nil, fmt.Errorf("read firmware: %w", err)
+	}
+	module, err := ovmf.Parse(s.SVSM)
+	if err != nil {
+		return nil, fmt.Errorf("read SVSM: %w", err)
+	}
+	if len(s.Firmware)%pageSize != 0 || len(s.SVSM)%pageSize != 0 {
+		return nil, fmt.Errorf("%w: firmware of %d bytes or SVSM of %d is not whole pages", ErrSpec, len(s.Firmware), len(s.SVSM))
+	}
+	below := int64(firmware.Base()) - s.VarsSize - int64(len(s.SVSM))
+	if below < 0 {
+		return nil, fmt.Errorf("%w: no room for an SVSM of %d bytes and variables of %d below the firmware", ErrSpec, len(s.SVSM), s.VarsSize)
+	}
+	v := &svsmLaunch{base: uint64(below)}
+	var offset []byte
+	for _, e := range module.Entries() {
+		if e.GUID == svsmInfoGUID {
+			offset = e.Data
+		}
+	}
+	if len(offset) < 4 {
+		return nil, fmt.Errorf("%w: the SVSM's table does not say where it starts", ErrNoResetVector)
+	}
+	at := binary.LittleEndian.Uint32(offset)
+	if int64(at) >= int64(len(s.SVSM)) {
+		return nil, fmt.Errorf("%w: the SVSM starts at %#x, behind its end", ErrNoResetVector, at)
+	}
+	v.start = uint32(v.base) + at // below 4 GiB, where the firmware ends
+
+	v.before.data(pageNormal, firmware.Base(), s.Firmware)
+	v.before.data(pageNormal, v.base, s.SVSM)
+	plain := Spec{Mode: SNP} // QEMU, no kernel
+	if err := plain.snpMetadata(&v.before, module); err != nil {
+		return nil, fmt.Errorf("SVSM: %w", err)
+	}
+	return v, nil
+}
+
+func (v *svsmLaunch) each(s Spec, each func(vcpus int, digest []byte)) error {
+	rdx, err := s.signature()
+	if err != nil {
+		return err
+	}
+	l, contents := v.before, sha512.Sum384(s.svsmVMSA(v.start, rdx))
+	for i := range s.VCPUs {
+		l.update(pageVMSA, vmsaGPA, contents)
+		each(i+1, l.ld[:])
+	}
+	return nil
+}
+
+func (s Spec) svsmDigest() ([]byte, error) {
+	v, err := s.newSVSM()
+	if err != nil {
+		return nil, err
+	}
+	var last []byte
+	err = v.each(s, func(_ int, digest []byte) { last = bytes.Clone(digest) })
+	return last, err
+}
+
+func svsmSet(base Spec, vcpus []int, profiles []Profile) ([]LaunchDigest, error) {
+	v, err := base.newSVSM()
+	if err != nil {
+		return nil, err
+	}
+	return base.eachProfile(vcpus, profiles, nil, v.each)
+}
+
+// svsmVMSA is the state in which QEMU starts every vCPU for an SVSM: flat 32-bit protected mode.
+func (s Spec) svsmVMSA(eip, rdx uint32) []byte {
+	p := s.vmsa(bspEIP, rdx, s.GuestFeatures)
+	flat := func(at int, selector, attributes uint16) {
+		binary.LittleEndian.PutUint16(p[at:], selector)
+		binary.LittleEndian.PutUint16(p[at+2:], attributes)
+		binary.LittleEndian.PutUint32(p[at+4:], 0xffffffff)
+		binary.LittleEndian.PutUint64(p[at+8:], 0)
+	}
+	for _, at := range []int{vmsaES, vmsaSS, vmsaDS, vmsaFS} {
+		flat(at, 16, 0xc93)
+	}
+	flat(vmsaCS, 8, 0xc9b)
+	binary.LittleEndian.PutUint64(p[vmsaCR0:], 0x11) // protected mode
+	binary.LittleEndian.PutUint64(p[vmsaRIP:], uint64(eip))
+	if s.X87Unset {
+		binary.LittleEndian.PutUint16(p[vmsaX87FCW:], 0)
+	}
+	return p
+}
