@@ -112,6 +112,7 @@ type Fit struct {
 	VMM            measure.VMM   `json:"vmm,omitempty"`
 	GuestFeatures  uint64        `json:"guest_features,omitempty"`
 	OldHostKernel  bool          `json:"old_host_kernel,omitempty"` // before Linux 6.10
+	Profile        string        `json:"profile,omitempty"`         // the host profile of package measure that is so
 	KernelHashes   bool          `json:"kernel_hashes"`
 	CommandLine    *string       `json:"command_line,omitempty"`
 	HasInitrd      bool          `json:"has_initrd,omitempty"`
@@ -196,10 +197,26 @@ func (q Query) recorded(a *Answer) bool {
 }
 
 func (q Query) fitOf(d measure.LaunchDigest) *Fit {
-	return &Fit{
+	f := &Fit{
 		Mode: d.Mode, FirmwareSHA256: q.Record.Firmware.SHA256, VCPUs: d.VCPUs, VCPUType: d.VCPUType, VCPUSignature: d.VCPUSignature,
 		VMM: d.VMM, GuestFeatures: d.GuestFeatures, OldHostKernel: d.OldHostKernel, KernelHashes: len(d.KernelHashes) > 0, Digest: d.Digest,
 	}
+	f.Profile = f.profile()
+	return f
+}
+
+// profile names the kind of host that hands the vCPUs over in this state, if it is a known one.
+func (f *Fit) profile() string {
+	if !f.Mode.MeasuresVCPUs() || f.VMM != "" && f.VMM != measure.QEMU {
+		return ""
+	}
+	s := measure.Spec{Mode: f.Mode, GuestFeatures: f.GuestFeatures, OldHostKernel: f.OldHostKernel}
+	for _, p := range measure.Profiles() {
+		if host := p.Apply(s); host.GuestFeatures == s.GuestFeatures && host.OldHostKernel == s.OldHostKernel {
+			return p.Name
+		}
+	}
+	return ""
 }
 
 // hints says what is known where nothing fits.
@@ -209,7 +226,7 @@ func (q Query) hints() (hints []string) {
 		have[d.Mode] = true
 	}
 	if q.Digest != nil {
-		same = have[measure.SNP]
+		same = have[measure.SNP] || have[measure.SNPSVSM]
 		kind := "SEV-SNP"
 		if len(q.Digest) == measure.SEV.DigestSize() {
 			kind, same = "SEV or SEV-ES", have[measure.SEV] || have[measure.SEVES]
@@ -217,6 +234,9 @@ func (q Query) hints() (hints []string) {
 		if !same {
 			hints = append(hints, fmt.Sprintf("the digest is one of %s, the record has none of that kind", kind))
 		}
+	}
+	if have[measure.SNPSVSM] && len(q.Digest) == measure.SNPSVSM.DigestSize() {
+		hints = append(hints, "of launches with an SVSM only the record's own were compared")
 	}
 	own := false
 	for _, f := range q.Firmware {

@@ -120,6 +120,9 @@ func TestDifferences(t *testing.T) {
 				t.Errorf("%s: %+v differs in nothing", name, d)
 			}
 		}
+		if name == "debug swap" && a.Fit.Profile != "debug-swap" || name == "old host, ES" && a.Fit.Profile != "before-6.10" {
+			t.Errorf("%s: profile %q", name, a.Fit.Profile)
+		}
 		if !a.Explained || a.InRecord || !slices.Equal(got, test.want) {
 			t.Errorf("%s: explained %v, differences %v, want %v", name, a.Explained, a.Differences, test.want)
 		}
@@ -178,6 +181,23 @@ func TestSameAnswer(t *testing.T) {
 		}
 		if string(a) != string(first) {
 			t.Errorf("%d workers: %s\nbefore: %s", workers, a, first)
+		}
+	}
+}
+
+// TestNearestFirst has two launches with one digest, the farther one first in the order of the search.
+func TestNearestFirst(t *testing.T) {
+	l := newLab(t)
+	x := l.query.axes()
+	near := measure.Spec{Mode: measure.SEVES, VCPUSignature: signatureOf(l.query.Record.Digests[1].Launch)}
+	far := near
+	far.OldHostKernel = true
+	list := []setup{{0, &x.hashes[0], far}, {0, &x.hashes[0], near}}
+	for _, hits := range [][]hit{{{0, 2, nil}, {1, 2, nil}}, {{1, 2, nil}, {0, 2, nil}}, {{1, 2, nil}, {1, 3, nil}}} {
+		var a Answer
+		l.query.choose(&a, x, list, hits)
+		if len(a.Differences) != 0 || a.Fit.OldHostKernel || a.Fit.VCPUs != 2 {
+			t.Errorf("%+v of %v", a, hits)
 		}
 	}
 }

@@ -45,7 +45,7 @@ func About(l measure.Launch) string {
 	case l.VMM != "":
 		text += " on " + string(l.VMM)
 	}
-	if l.Mode == measure.SNP {
+	if l.GuestFeatures != 0 || l.Mode == measure.SNP {
 		text += ", guest features " + featuresText(l.GuestFeatures)
 	}
 	if l.OldHostKernel {

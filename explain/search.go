@@ -237,6 +237,7 @@ func (q Query) fit(x axes, s setup, h hit) *Fit {
 	if f.VCPUType = x.names[s.spec.VCPUSignature]; f.VCPUType == "" {
 		f.VCPUSignature = s.spec.VCPUSignature
 	}
+	f.Profile = f.profile()
 	if f.KernelHashes {
 		f.CommandLine = &s.hashes.cmdline
 	}

@@ -47,7 +47,7 @@ Exit code 0: explained; 3: not explained, and what was tried.
 
 With --json: explained, in_record (the launch is one of the record's), fit {mode, firmware,
 firmware_sha256, vcpus, vcpu_type, vcpu_signature, vmm, guest_features, old_host_kernel,
-kernel_hashes, command_line, has_initrd, policy, api, digest}, differences [{what, expected,
+profile (of measure --profiles), kernel_hashes, command_line, has_initrd, policy, api, digest}, differences [{what, expected,
 found}], hints, tried {candidates, recorded, firmwares, vcpu_types, max_vcpus,
 guest_features, kernel_hashes}, skipped (files of --try-firmware, and why), report (with
 --report: version, measurement, policy, minimum_abi, debug, migration, smt, single_socket, vmpl, guest_svn,

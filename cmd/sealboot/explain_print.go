@@ -57,6 +57,11 @@ func printFit(w io.Writer, f *explain.Fit) {
 	} else {
 		fmt.Fprintf(w, "firmware  the record's, SHA-256 %v\n", f.FirmwareSHA256)
 	}
+	for _, p := range measure.Profiles() {
+		if p.Name == f.Profile {
+			fmt.Fprintf(w, "host      profile %s: %s\n", p.Name, p.Description)
+		}
+	}
 	if f.KernelHashes {
 		fmt.Fprint(w, "kernel    hashes on")
 		if f.CommandLine != nil {
