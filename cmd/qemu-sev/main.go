@@ -23,7 +23,7 @@ trusts it only when told to. Memory is not encrypted. For tests only.
   qemu-sev QEMU-OPTIONS...     run a machine
   qemu-sev --sev-trust-root    print the SHA-256 of the root key (ARK)
   qemu-sev --sev-ca-file       write the root's certificates (ASK, ARK) to standard output
-  qemu-sev --sev-help          print this
+  qemu-sev --sev-help          print this (--help: this, and QEMU's own)
 
   QEMU_SEV_PLATFORM   folder with the platform's identity, made on first use
                       (default $XDG_STATE_HOME/qemu-sev, ~/.local/state/qemu-sev)
@@ -41,9 +41,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintf(stderr, "%s: %v\n", name, err)
 		return 1
 	}
-	if len(args) == 1 && args[0] == "--sev-help" {
-		io.WriteString(stdout, help)
-		return 0
+	if len(args) == 1 {
+		switch args[0] {
+		case "--sev-help":
+			io.WriteString(stdout, help)
+			return 0
+		case "--help", "-help", "-h":
+			io.WriteString(stdout, help+"\n") // and QEMU's own behind it
+		}
 	}
 	folder, err := platformFolder()
 	if err != nil {

@@ -58,6 +58,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return exitYes
 	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("interrupted: %w", err)
+	}
 	fmt.Fprintf(stderr, "sealboot: %v\n", err)
 	if coded := (*exitError)(nil); errors.As(err, &coded) {
 		return coded.code

@@ -81,6 +81,7 @@ built for AMD SEV are: those under --tools, laid out as the root of a file syste
 	flags.IntVar(&f.vcpus, "vcpus", 1, "processors of the guest, for the digests of SEV-ES and SNP")
 	flags.StringVar(&f.vcpuType, "vcpu-type", "EPYC-v4", "QEMU's processor model, for the digests of SEV-ES and SNP")
 	flags.BoolVar(&f.asJSON, "json", false, "print what was made as JSON")
+	cmd.RegisterFlagCompletionFunc("vcpu-type", cobra.FixedCompletions(measure.VCPUTypes(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -160,6 +161,9 @@ func (a *app) newBuild(f buildFlags) (*buildRun, error) {
 		return nil, fmt.Errorf("%s is an ext4 image: build has to add the guest's agent, which needs a folder or an archive", f.source)
 	} else if err != nil {
 		return nil, err
+	}
+	if info, err := os.Stat(f.source); err == nil && info.IsDir() && os.Geteuid() != 0 && !f.allRoot {
+		fmt.Fprintf(a.stderr, "sealboot: files in %s keep the owners that they have here: --all-root gives them to root\n", f.source)
 	}
 	var roots []string
 	if f.tools != "" {

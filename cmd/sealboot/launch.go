@@ -46,7 +46,7 @@ and CEK, if the chain that the platform keeps has a CEK that AMD has not signed 
 --json writes a line of JSON after each stage, {"stage", "seconds"}, with the stages platform,
 session, start, measure, release, inject, guest, and a last one {"outcome": "ended|restart|refused|failed", "seconds"} of
 the whole. After the stage in which a launch fails there is only the last line.`,
-		Example: `  sealboot launch --server http://127.0.0.1:8080 --image web --firmware out/firmware.fd \
+		Example: `  sealboot launch --server http://127.0.0.1:8420 --image web --firmware out/firmware.fd \
       --disk out/disk.qcow2 --ca ask_ark_MILAN.cert
   sealboot launch --server https://keys.example --image web --firmware firmware.fd --disk disk.qcow2 \
       --ca ask_ark_MILAN.cert --memory 4G --cpus 2 --serial console.log -- \
