@@ -64,6 +64,7 @@ are fixed: a record that was edited or reformatted is refused.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(a, cmd.Flags()) },
 	}
 	f.register(cmd)
+	cmd.AddCommand(a.measureIDBlockCommand())
 	return cmd
 }
 
