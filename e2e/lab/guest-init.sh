@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash disable=SC2016
 # Init of the demonstration's guest. It answers a nonce from the second serial port with
 # a proof that only a machine which has this root file system decrypted can make:
 # SHA-256 over the nonce, the name of the device-mapper device that the root is mounted
