@@ -118,3 +118,80 @@ func mustPackSmall(t testing.TB) []byte {
 	}
 	return data
 }
+
+func FuzzLint(f *testing.F) {
+	f.Add(small(f), 0, false)
+	f.Add(mustBundle(f, small(f), grubOf(goodObjects()...)), 64, true)
+	f.Fuzz(func(t *testing.T, data []byte, size int, hashes bool) {
+		r := Lint(data, LintOptions{SecretTableSize: size, KernelHashes: hashes})
+		for _, finding := range r.Findings {
+			if _, known := checks[finding.Check]; !known || finding.Level == Unfit && r.Fit {
+				t.Fatalf("finding %+v, fit %t", finding, r.Fit)
+			}
+		}
+		if _, err := Parse(data); err != nil && r.Fit {
+			t.Fatal("fit, and no firmware")
+		}
+	})
+}
+
+func FuzzGRUB(f *testing.F) {
+	f.Add(grubOf(goodObjects()...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if checkEFIApplication(data) != nil {
+			return
+		}
+		g, err := parseGRUB(data)
+		if err != nil {
+			if g != nil {
+				t.Fatal("a GRUB and an error")
+			}
+			return
+		}
+		if len(g.modules)+len(g.others) > grubMaxObjects {
+			t.Fatalf("%d modules", len(g.modules))
+		}
+		grubSettings(g.memdisk)
+	})
+}
+
+func FuzzSettings(f *testing.F) {
+	f.Add(settingsText)
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := parseSettings(text)
+		if err != nil {
+			if s != nil {
+				t.Fatal("settings and an error")
+			}
+			return
+		}
+		serial := "0"
+		if s.Serial {
+			serial = "1"
+		}
+		again, err := parseSettings("version='1'\ndisk_uuid='" + s.DiskUUID + "'\nappend='" + s.Append + "'\nserial='" + serial + "'\n")
+		if err != nil || *again != *s {
+			t.Fatalf("%+v became %+v, %v", s, again, err)
+		}
+	})
+}
+
+func FuzzVariables(f *testing.F) {
+	store := appendErased(nil, 0x200)
+	copy(store, authVariablesGUID[:])
+	copy(store[16:], []byte{0, 2, 0, 0, storeFormatted, storeHealthy})
+	f.Add(bytes.Clone(store))
+	setVariable(store[storeHeader:], "Boot0000")
+	f.Add(store)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		v := &Volume{FileSystem: nvDataGUID, raw: data}
+		list, _, err := variables(v)
+		if err != nil {
+			if list != nil {
+				t.Fatal("variables and an error")
+			}
+			return
+		}
+		writesPending(v)
+	})
+}
