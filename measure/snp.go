@@ -5,6 +5,8 @@ import (
 	"crypto/sha512"
 	"encoding/binary"
 	"fmt"
+	"runtime"
+	"sync"
 
 	"github.com/sealboot/sealboot/ovmf"
 )
@@ -46,9 +48,33 @@ func (l *launch) update(kind pageType, gpa uint64, contents [ldSize]byte) {
 
 // data measures pages with contents.
 func (l *launch) data(kind pageType, gpa uint64, data []byte) {
-	for ; len(data) > 0; data, gpa = data[pageSize:], gpa+pageSize {
-		l.update(kind, gpa, sha512.Sum384(data[:pageSize]))
+	for i, sum := range pageSums(data) {
+		l.update(kind, gpa+uint64(i)*pageSize, sum)
 	}
+}
+
+// pageSums hashes each page, on all cores. Firmware has many equal pages in a row, which are hashed once.
+func pageSums(data []byte) [][ldSize]byte {
+	sums := make([][ldSize]byte, len(data)/pageSize)
+	part := max(64, (len(sums)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
+	var wg sync.WaitGroup
+	for from := 0; from < len(sums); from += part {
+		to := min(from+part, len(sums))
+		wg.Go(func() {
+			var before []byte
+			for i := from; i < to; i++ {
+				page := data[i*pageSize : (i+1)*pageSize]
+				if before != nil && bytes.Equal(page, before) {
+					sums[i] = sums[i-1]
+				} else {
+					sums[i] = sha512.Sum384(page)
+				}
+				before = page
+			}
+		})
+	}
+	wg.Wait()
+	return sums
 }
 
 // blank measures pages whose contents do not count.

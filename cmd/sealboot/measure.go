@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -160,11 +161,29 @@ func (f *measureFlags) spec(flags *pflag.FlagSet) (measure.Spec, error) {
 		if file.name == "" {
 			continue
 		}
-		if *file.data, err = readBounded(file.name, file.most); err != nil {
+		if *file.data, err = readAtOnce(file.name, file.most); err != nil {
 			return none, err
 		}
 	}
 	return s, nil
+}
+
+// readAtOnce is readBounded with one allocation for a file that keeps its size, which is most of what a whole run takes.
+func readAtOnce(name string, most int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() > most {
+		return readBounded(name, most)
+	}
+	data := make([]byte, info.Size())
+	if _, err := io.ReadFull(f, data); err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return data, nil
 }
 
 // vcpu takes the vCPU's type or signature from the one of three ways to give it.
