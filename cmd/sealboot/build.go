@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,8 +40,8 @@ type buildFlags struct {
 	keyFile, firmware, agent string
 	tools                    string
 	appended, label          string
-	vcpus                    int
-	vcpuType                 string
+	vcpus, vcpuType          string
+	profiles                 string
 	allRoot, asJSON          bool
 }
 
@@ -61,9 +62,9 @@ Nothing of these may exist. Neither root nor loop devices are needed. gcc, GRUB 
 built for AMD SEV are: those under --tools, laid out as the root of a file system, or the machine's.
 
 --json prints {"disk", "firmware", "record", "passphrase", "disk_uuid", "header_pin", "content_digest",
-"digests": [{"mode", "digest"}], "kernels", "seconds": {stage: number}} on standard output.`,
+"digests": [{"mode", "vcpus", "profile", "digest"}], "kernels", "seconds": {stage: number}} on standard output.`,
 		Example: `  sealboot build --source rootfs.tar --size 8G --output web1
-  sealboot build --source rootfs/ --size 20G --output web1 --append "console=ttyS0 quiet" --vcpus 4`,
+  sealboot build --source rootfs/ --size 20G --output web1 --append "console=ttyS0 quiet" --vcpus 1-8`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.build(cmd.Context(), f) },
 	}
@@ -78,7 +79,8 @@ built for AMD SEV are: those under --tools, laid out as the root of a file syste
 	flags.StringVar(&f.appended, "append", "console=ttyS0", "words to add to the kernel's command line")
 	flags.StringVar(&f.label, "label", "", "label of the root file system")
 	flags.BoolVar(&f.allRoot, "all-root", false, "give every file to root, as for a folder that an ordinary user unpacked")
-	flags.IntVar(&f.vcpus, "vcpus", 1, "processors of the guest, for the digests of SEV-ES and SNP")
+	flags.StringVar(&f.vcpus, "vcpus", "1", "numbers of processors that the guest may have, as 4 or 1-64, for the digests of SEV-ES and SNP")
+	flags.StringVar(&f.profiles, "profiles", "all", "kinds of Linux host that may start it, for the same (sealboot measure --list-profiles)")
 	flags.StringVar(&f.vcpuType, "vcpu-type", "EPYC-v4", "QEMU's processor model, for the digests of SEV-ES and SNP")
 	flags.BoolVar(&f.asJSON, "json", false, "print what was made as JSON")
 	cmd.RegisterFlagCompletionFunc("vcpu-type", cobra.FixedCompletions(measure.VCPUTypes(), cobra.ShellCompDirectiveNoFileComp))
@@ -100,8 +102,10 @@ type built struct {
 }
 
 type builtDigest struct {
-	Mode   string `json:"mode"`
-	Digest string `json:"digest"`
+	Mode    string `json:"mode"`
+	VCPUs   int    `json:"vcpus,omitempty"`
+	Profile string `json:"profile,omitempty"`
+	Digest  string `json:"digest"`
 }
 
 func (a *app) build(ctx context.Context, f buildFlags) error {
@@ -134,6 +138,8 @@ type buildRun struct {
 	passphrase []byte
 	tools      grub.Tools
 	firmware   []byte
+	vcpus      []int
+	profiles   []measure.Profile
 	agent      []byte
 	made       []string // files and the folder, to be removed after a failure
 	seconds    map[string]float64
@@ -175,7 +181,15 @@ func (a *app) newBuild(f buildFlags) (*buildRun, error) {
 	if b.firmware, err = readFirmware(f.firmware, roots); err != nil {
 		return nil, err
 	}
-	if err := (measure.Spec{Mode: measure.SEVES, Firmware: b.firmware, VCPUs: f.vcpus, VCPUType: f.vcpuType}).Validate(); err != nil {
+	if b.vcpus, err = parseVCPUs(f.vcpus); err != nil {
+		return nil, err
+	}
+	if b.profiles, err = measure.FindProfiles(f.profiles); err != nil {
+		return nil, usagef("--profiles: %w", err)
+	}
+	launch := b.launch(measure.SEVES, b.firmware)
+	launch.VCPUs = slices.Max(b.vcpus)
+	if err := launch.Validate(); err != nil {
 		return nil, usagef("--vcpus and --vcpu-type: %w", err)
 	}
 	if b.agent, err = readAgent(f.agent); err != nil {
@@ -291,14 +305,6 @@ func (b *buildRun) bundle(ctx context.Context, diskUUID string) ([]byte, *grub.I
 }
 
 func (b *buildRun) record(firmware []byte, disk *image.Result, info *grub.Info, kernels []initramfs.Kernel) (*measure.Record, error) {
-	specs := []measure.Spec{{Mode: measure.SEV, Firmware: firmware}}
-	for _, mode := range []measure.Mode{measure.SEVES, measure.SNP} {
-		spec := measure.Spec{Mode: mode, Firmware: firmware, VCPUs: b.flags.vcpus, VCPUType: b.flags.vcpuType}
-		if mode == measure.SNP {
-			spec.GuestFeatures = 1
-		}
-		specs = append(specs, spec)
-	}
 	base := sha256.Sum256(b.firmware)
 	madeWith := map[string]string{
 		"sealboot":             version(),
@@ -310,9 +316,31 @@ func (b *buildRun) record(firmware []byte, disk *image.Result, info *grub.Info, 
 		"firmware_base_sha256": hex.EncodeToString(base[:]),
 		"kernels":              strings.Join(versions(kernels), " "),
 	}
-	return measure.NewRecord(specs, measure.Disk{
+	record, err := measure.NewRecord([]measure.Spec{{Mode: measure.SEV, Firmware: firmware}}, measure.Disk{
 		UUID: disk.DiskUUID, HeaderPin: measure.Hash(disk.HeaderPin), ContentDigest: measure.Hash(disk.ContentDigest),
 	}, madeWith)
+	if err != nil {
+		return nil, err
+	}
+	for _, mode := range []measure.Mode{measure.SEVES, measure.SNP} {
+		set, err := measure.DigestSet(b.launch(mode, firmware), b.vcpus, b.profiles)
+		if err != nil {
+			return nil, fmt.Errorf("measure mode %s: %w", mode, err)
+		}
+		if err := record.AddSet(firmware, set); err != nil {
+			return nil, err
+		}
+	}
+	return record, nil
+}
+
+// launch is how a guest of a mode is started, but for the number of its processors and the kind of host.
+func (b *buildRun) launch(mode measure.Mode, firmware []byte) measure.Spec {
+	spec := measure.Spec{Mode: mode, Firmware: firmware, VCPUType: b.flags.vcpuType}
+	if mode == measure.SNP {
+		spec.GuestFeatures = 1
+	}
+	return spec
 }
 
 func (b *buildRun) result(disk *image.Result, record *measure.Record, kernels []initramfs.Kernel) *built {
@@ -324,7 +352,7 @@ func (b *buildRun) result(disk *image.Result, record *measure.Record, kernels []
 		Kernels: versions(kernels), Seconds: b.seconds,
 	}
 	for _, d := range record.Digests {
-		r.Digests = append(r.Digests, builtDigest{string(d.Mode), d.Digest.String()})
+		r.Digests = append(r.Digests, builtDigest{string(d.Mode), d.VCPUs, d.Profile, d.Digest.String()})
 	}
 	return r
 }
