@@ -25,6 +25,20 @@ func TestGoodBoot(t *testing.T) {
 	}
 }
 
+// TestEncryptedState is a guest under a policy of SEV-ES: its digest holds the first state of its processor, so that a
+// host that gives it another kind of processor gets nothing.
+func TestEncryptedState(t *testing.T) {
+	s := theStage(t)
+	es := lab.Image{Name: "encrypted-state", Dir: s.image.Dir}
+	if err := s.Register(t.Context(), es, "--require-es"); err != nil {
+		t.Fatal(err)
+	}
+	s.wantBoot(t, s.launch(t, lab.Machine{Image: es}))
+	s.wantDecision(t, "release", "", "")
+	o := s.launch(t, lab.Machine{Image: es, QEMU: s.wrapper(t, "s/^EPYC-v4$/EPYC-Rome/")})
+	s.wantRefused(t, o, "release", "refused", "measurement does not match")
+}
+
 func TestChangedFirmwareByte(t *testing.T) {
 	s := theStage(t)
 	firmware := s.Path("changed-firmware.fd")

@@ -45,8 +45,9 @@ func (l *Lab) Build(ctx context.Context, name, rootfs, size string, args ...stri
 func (l *Lab) Store() string { return l.Path("keys") }
 
 // Register gives an image to the key server, under the image's name.
-func (l *Lab) Register(ctx context.Context, image Image) error {
-	_, err := l.Must(ctx, "keyserver", "register", "--store", l.Store(), "--record", image.Record(), "--key-file", image.Passphrase(), "--name", image.Name)
+func (l *Lab) Register(ctx context.Context, image Image, args ...string) error {
+	_, err := l.Must(ctx, append([]string{"keyserver", "register", "--store", l.Store(), "--record", image.Record(),
+		"--key-file", image.Passphrase(), "--name", image.Name}, args...)...)
 	return err
 }
 
