@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sealboot/sealboot/ovmf"
 )
 
 func upTo(n int) (list []int) {
@@ -254,4 +256,21 @@ func BenchmarkSet(b *testing.B) {
 			b.Fatal(len(set), err)
 		}
 	}
+}
+
+// TestModuleWithOddArea has an area of no bytes at 0xdeadbeef, as Coconut-SVSM's own builds do.
+func TestModuleWithOddArea(t *testing.T) {
+	s := Spec{Mode: SNPSVSM, Firmware: testFile(t, "amdsev-64k.fd"), SVSM: testFile(t, "svsm-16k.bin"), VarsSize: 8192, VCPUs: 1, VCPUType: "EPYC", GuestFeatures: 1}
+	area := ovmf.SecretAreaGUID
+	entry := append([]byte{0xef, 0xbe, 0xad, 0xde, 0, 0, 0, 0, 26, 0}, area[:]...)
+	end := len(s.SVSM) - 32 - 18 // where the table's entries end
+	odd := bytes.Clone(s.SVSM)
+	copy(odd[end-44-26:], odd[end-44:end]) // two entries of 22 bytes, moved down
+	copy(odd[end-26:], entry)
+	odd[end] += 26
+	if _, err := ovmf.Parse(odd); err == nil {
+		t.Fatal("the area is not odd")
+	}
+	s.SVSM = odd
+	mustDigest(t, s)
 }

@@ -28,7 +28,7 @@ func (s Spec) newSVSM() (*svsmLaunch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read firmware: %w", err)
 	}
-	module, err := ovmf.Parse(s.SVSM)
+	module, err := ovmf.ParseModule(s.SVSM)
 	if err != nil {
 		return nil, fmt.Errorf("read SVSM: %w", err)
 	}
