@@ -3,11 +3,13 @@ package ovmf
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 )
 
 // BaseDigest is a SHA-256 over a whole image but GRUB: firmware has the same before and after Bundle,
 // whatever was bundled. It covers the bytes outside the packed volume, and of the packed section's
-// volumes their headers, sizes, and every file with its place, but not GRUB's file nor erased pad files.
+// volumes their headers, sizes, and every file with its place, but not GRUB's file, the file system drivers that Bundle takes
+// out, nor erased pad files.
 func BaseDigest(data []byte) ([32]byte, error) {
 	t, err := Unpack(data)
 	if err != nil {
@@ -61,7 +63,7 @@ func (t *Tree) baseDigest() (sum [32]byte) {
 			continue
 		}
 		volume(v, func(f *File) bool {
-			return f.GUID == grubGUID || f.GUID == padGUID && f.Type == filePad && isErased(f.Body)
+			return f.GUID == grubGUID || slices.Contains(fileSystems, f.GUID) || f.GUID == padGUID && f.Type == filePad && isErased(f.Body)
 		})
 	}
 	h.Sum(sum[:0])
@@ -71,21 +73,21 @@ func (t *Tree) baseDigest() (sum [32]byte) {
 // knownBuilds names builds by their BaseDigest, computed from the packages themselves
 // (dpkg -x PACKAGE.deb; sealboot ovmf lint --json FILE).
 var knownBuilds = map[string]string{
-	"103e422a85cde6e1080d11af35824703d0c21edd9dd4455969e2245ca1c80b07": "Debian ovmf-amdsev 2026.08+ds-2, OVMF.amdsev.fd",
+	"5a93e169001d7253d40b65a1fa162eddfd8d219bbecdd33ae9d1a5eb9fe6aeb7": "Debian ovmf-amdsev 2026.08+ds-2, OVMF.amdsev.fd",
 
-	"7fa2af5224a0e3e094b1cd2f1bf5e2a6e62a257412dd95ab58c7b3abaa126d3c": "Debian ovmf 2022.11-6+deb12u2, OVMF_CODE.fd",
-	"1585b397be52534dcc3b6545b8884aee6b2d823806cb41ddfb75ced5a07bbd76": "Debian ovmf 2022.11-6+deb12u2, OVMF_CODE.secboot.fd",
-	"3b81d8b860e88b9efc820160717452ebf256b4f53d1ce450a682ba4a02e3a240": "Debian ovmf 2022.11-6+deb12u2, OVMF_CODE_4M.fd",
-	"8aec9649c42382e1e6fd6b3a4ef4dab1ab8ac938f48089042d44aa4a0ac3db57": "Debian ovmf 2022.11-6+deb12u2, OVMF_CODE_4M.secboot.fd",
-	"63c34073763e5c1c7933d686a690a82436bdcc9d2eeea25f475a9182dba1e79d": "Debian ovmf 2022.11-6+deb12u2, OVMF.fd",
+	"eed422137d93983c37840f8b0d6afeb8aee2826a6f3d54730ac1753035ab58b4": "Debian ovmf 2022.11-6+deb12u2, OVMF_CODE.fd",
+	"1b5a91a83d31e09dd8a017d09078864fc8c18eb297c457a66108d0104405cea1": "Debian ovmf 2022.11-6+deb12u2, OVMF_CODE.secboot.fd",
+	"5dc7e68f4f1c4654f951db1d4b7393fe49a0d4cdd93d57d7ef2b0e6ebc59fabf": "Debian ovmf 2022.11-6+deb12u2, OVMF_CODE_4M.fd",
+	"700ccb629d4c06be3cac9f764d4d370ecb092427dda9ded319e94465cca94e64": "Debian ovmf 2022.11-6+deb12u2, OVMF_CODE_4M.secboot.fd",
+	"e895a2077c0241f5b4ff63b22b03c986e3c303581450144f0cf554d53c3f0e36": "Debian ovmf 2022.11-6+deb12u2, OVMF.fd",
 
-	"da659c04d6fbdc1f055b0f4afb695a2aa7028984a123472184deda1d1134b163": "Debian ovmf 2025.02-8+deb13u1, OVMF_CODE_4M.fd",
-	"aa60124949ce585590aea155a43a23c632d64cbbe2a8dc8db79e7e2fd14e3269": "Debian ovmf 2025.02-8+deb13u1, OVMF_CODE_4M.secboot.fd",
-	"6acac3eb6360105594a1c191ab4b09308ab2e3b51fcccc7ecc95b693c8170f9a": "Debian ovmf 2025.02-8+deb13u1, OVMF_CODE_4M.secboot.strictnx.fd",
-	"6564cf7569e1ec5d5824aab128e7e0d080b2d0988068aa6cf4265b27b91db9c0": "Debian ovmf 2025.02-8+deb13u1, OVMF.fd",
+	"6bced620d8d6962de86838333a81b1a048274aaaaaa1f2b9ef9a7be73240bdb1": "Debian ovmf 2025.02-8+deb13u1, OVMF_CODE_4M.fd",
+	"3fe08ce2fe3bdf30f12d831d6a743c2fe059e77254eb1ac27e31763d29288d34": "Debian ovmf 2025.02-8+deb13u1, OVMF_CODE_4M.secboot.fd",
+	"6341130cdbb07f80134d78b045e4dabf775b234dbb7a5c827ac4c06dfb672fb8": "Debian ovmf 2025.02-8+deb13u1, OVMF_CODE_4M.secboot.strictnx.fd",
+	"47725c3fe0ce8c1ff6277a954f2a17b3426c242b20ddd888d6ce65543a3a75f9": "Debian ovmf 2025.02-8+deb13u1, OVMF.fd",
 
-	"fab585ff87c1101daa296895cd6945b7ad22a8f4de91fe9e72db6dec699b94c0": "Debian ovmf-generic 2026.08+ds-2, OVMF_CODE_4M.fd",
-	"2d05a98ab343ab906e8c41ba85d545384868d97fb558774b6310871e7bcf20de": "Debian ovmf-generic 2026.08+ds-2, OVMF_CODE_4M.secboot.fd",
-	"822ec914c6fef2aa8251c0ea79f766780d968e9951ea15752d17a452315568ef": "Debian ovmf-generic 2026.08+ds-2, OVMF_CODE_4M.secboot.strictnx.fd",
-	"5ce6d983af8b64f310bf8ae33985f010639f1b7a38e652d616c2ee3d70389821": "Debian ovmf-generic 2026.08+ds-2, OVMF.fd",
+	"ba4978dffe42c083903f10a594a6548efc252368c120e8c4fb32d0b05d2574cc": "Debian ovmf-generic 2026.08+ds-2, OVMF_CODE_4M.fd",
+	"7e14d76d4d76ec7ba18195f758caef965aa76802007c333f4133ad925de22f03": "Debian ovmf-generic 2026.08+ds-2, OVMF_CODE_4M.secboot.fd",
+	"2813afac9d1a353640cd658b80067486c9949d6e9fe6719c3d33649be32d9573": "Debian ovmf-generic 2026.08+ds-2, OVMF_CODE_4M.secboot.strictnx.fd",
+	"12be04e2f6343032af44e488b52fc2e2f9cd66bda007414250fa21aa076630dc": "Debian ovmf-generic 2026.08+ds-2, OVMF.fd",
 }

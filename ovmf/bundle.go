@@ -21,6 +21,13 @@ var (
 	// GRUB. It checks against the kernel-hashes area: without one nothing is checked.
 	kernelLoader = guid.MustParse("806040ca-dad9-4978-a3b4-2d2ab0c8a48f") // OvmfPkg/QemuKernelLoaderFsDxe
 
+	// fileSystems are drivers with which the boot manager finds a loader on a disk. GRUB brings its own.
+	fileSystems = []guid.GUID{
+		guid.MustParse("961578fe-b6b7-44c3-af35-6bc705cd2b1f"), // FatPkg/EnhancedFatDxe
+		guid.MustParse("905f13b0-8f91-4b0a-bd76-e1e78f9422e4"), // MdeModulePkg/Universal/Disk/UdfDxe
+		guid.MustParse("7bd9ddf7-8b83-488e-aec9-24c78610289c"), // OvmfPkg/VirtioFsDxe
+	}
+
 	// shells, whatever their file's type.
 	shells = []guid.GUID{
 		guid.MustParse("7c04a583-9e3e-4f1c-ad65-e05268d0b4d1"), // ShellPkg/Application/Shell
@@ -47,6 +54,10 @@ func (e *BootPathError) Error() string {
 // (ErrNoSecretArea) or no place for GRUB (ErrNoGRUB), that could boot something else
 // (*BootPathError), an application that is none (ErrNotEFIApplication) or too large
 // (*TooLargeError), and anything malformed (*FormatError). Nothing else in the image moves.
+//
+// Drivers of file systems are taken out: when GRUB gives up before its module runs (a host needs only
+// give the machine too little memory), the boot manager goes on to the disks that the host attached,
+// and with the secret in memory nothing may be found there that can be started.
 func Bundle(firmware, grubEFI []byte) ([]byte, error) {
 	img, err := Parse(firmware)
 	if err != nil {
@@ -65,6 +76,7 @@ func Bundle(firmware, grubEFI []byte) ([]byte, error) {
 	if err := t.checkBootPaths(img); err != nil {
 		return nil, err
 	}
+	t.takeOutFileSystems()
 	v, old := t.grub()
 	if old == nil {
 		return nil, ErrNoGRUB
@@ -84,6 +96,17 @@ func Bundle(firmware, grubEFI []byte) ([]byte, error) {
 		return nil, err
 	}
 	return out, nil
+}
+
+// takeOutFileSystems makes pad files of the drivers, so that nothing else moves.
+func (t *Tree) takeOutFileSystems() {
+	for _, v := range t.Packed() {
+		for i, f := range v.Files {
+			if slices.Contains(fileSystems, f.GUID) {
+				v.Files[i] = f.pad()
+			}
+		}
+	}
 }
 
 // checkBundled reads the result as a hypervisor will: same size, same table, same metadata.

@@ -22,6 +22,6 @@
 //
 // edk2 OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm (table at the end) and
 // OvmfPkg/ResetVector/X64/OvmfSevMetadata.asm; edk2 OvmfPkg/Library/PlatformBootManagerLibGrub
-// (boots a shell if one is there, then GRUB, and stops after that); UEFI Platform Initialization
+// (boots a shell if one is there, then GRUB, and then whatever the disks offer: see Bundle); UEFI Platform Initialization
 // Specification, volume 3 (volumes, files, sections).
 package ovmf

@@ -72,7 +72,7 @@ var checks = map[string]struct{ why, advice string }{
 	"boot-path":      {"the host chooses what is booted: whatever is there can be reached, and can read the secret", "use a build for AMD SEV, which holds nothing but GRUB"},
 	"shell":          {"a shell lets the host read the secret from a prompt", "use a build without the UEFI shell"},
 	"boot-manager":   {"only the boot manager of builds for AMD SEV starts nothing but the GRUB in the firmware; others boot what the host attaches", "use a build for AMD SEV (OvmfPkg/AmdSev)"},
-	"boot-fallback":  {"when GRUB gives up before its module runs (too little memory is enough), the boot manager goes on to the disks that the host attached, and a file system driver finds a loader on them: it can read the secret", "use a build without file system drivers, or give no secret to a machine whose disks you do not trust until there is one"},
+	"boot-fallback":  {"when GRUB gives up before its module runs (too little memory is enough), the boot manager goes on to the disks that the host attached, and a file system driver finds a loader on them: it can read the secret", "sealboot ovmf bundle takes them out: bundle again"},
 	"boot-variables": {"the firmware boots and loads what its variables name, before or instead of GRUB", "use a build with an empty variable store"},
 	"variables":      {"settings in the firmware's variables change what it does", "use a build with an empty variable store, or look at what was stored"},
 	"unlisted-data":  {"data between the volumes is measured, but not looked at here", "use a build of your distribution's, or find out what it is"},

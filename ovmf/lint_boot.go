@@ -10,12 +10,6 @@ import (
 var (
 	bootManager = guid.MustParse("6d33944a-ec75-4855-a54d-809c75241f6c") // MdeModulePkg/Universal/BdsDxe
 
-	// fileSystems are drivers that find a boot loader on a disk. GRUB has its own.
-	fileSystems = []guid.GUID{
-		guid.MustParse("961578fe-b6b7-44c3-af35-6bc705cd2b1f"), // FatPkg/EnhancedFatDxe
-		guid.MustParse("905f13b0-8f91-4b0a-bd76-e1e78f9422e4"), // MdeModulePkg/Universal/Disk/UdfDxe
-	}
-
 	// hashesTableGUIDs are what a loader that checks a kernel has to know
 	// (OvmfPkg/AmdSev/BlobVerifierLibSevHashes/BlobVerifierSevHashes.c).
 	hashesTableGUIDs = []guid.GUID{
@@ -52,7 +46,7 @@ func (r *LintReport) lintBoot(t *Tree, img *Image, o LintOptions) {
 	for _, v := range t.Volumes() {
 		for _, f := range v.Files {
 			if slices.Contains(fileSystems, f.GUID) {
-				r.add("boot-fallback", Warning, "file system driver %q: disks of the host can be booted when GRUB gives up", f.uiName())
+				r.add("boot-fallback", Unfit, "file system driver %q: disks of the host can be booted when GRUB gives up", f.uiName())
 			}
 			switch f.GUID {
 			case bootManager:
