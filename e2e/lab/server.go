@@ -84,9 +84,6 @@ func (l *Lab) Serve(ctx context.Context, args ...string) (*Server, error) {
 	return nil, errors.Join(fmt.Errorf("the key server did not begin to listen: %s", s.log), s.Stop())
 }
 
-// Log is what the server has said so far.
-func (s *Server) Log() string { return s.log.String() }
-
 // Stop ends the server as its owner would.
 func (s *Server) Stop() error {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -50,9 +50,6 @@ func Start(c Command, stderr io.Writer) (*Process, error) {
 	return p, nil
 }
 
-// PID is the program's process id.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
-
 // Done is closed when the program has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
