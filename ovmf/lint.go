@@ -82,7 +82,7 @@ var checks = map[string]struct{ why, advice string }{
 	"grub-config":    {"a configuration of GRUB's own runs before the module does, and falls back to a prompt", "build GRUB with sealboot grub build"},
 	"grub-settings":  {"the module takes its settings from the memdisk, and stops where they are not what it knows", "build GRUB with sealboot grub build of the same version"},
 	"grub-modules":   {"a module that the unlocking does not need is code that nobody looked at for this", "build GRUB with sealboot grub build"},
-	"grub-disk":      {"with no disk named, the first LUKS disk with a fitting header pin is taken", "name the disk: sealboot grub build --disk-uuid UUID"},
+	"grub-disk":      {"with no disk named, GRUB takes the only LUKS2 disk that the host attached, whichever it is", "name the disk: sealboot grub build --disk-uuid UUID"},
 	"grub-append":    {"what stands here can give a prompt in the running system", "leave it out: sealboot grub build --append"},
 	"build":          {"who built it can have put anything into it", "use a distribution's build for AMD SEV, or build edk2 yourself and compare base_sha256"},
 }
