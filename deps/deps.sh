@@ -43,6 +43,7 @@ installed='
 /usr/bin/zstd zstd
 /usr/bin/openssl openssl
 /usr/share/doc/libc6-dev libc6-dev
+/usr/share/doc/postgresql postgresql
 '
 # What is fetched and unpacked, never installed: suite, package.
 fetched="$suite busybox-static
