@@ -40,6 +40,8 @@ type Store struct {
 	writes  *sql.Conn // used by the writer alone
 	key     *Key
 	random  io.Reader
+	parsed  imageCache
+	revoked revocationCache
 
 	queue   chan *write
 	closing chan struct{}
@@ -102,7 +104,12 @@ func OpenStore(ctx context.Context, dir string, key *Key, random io.Reader, now 
 }
 
 func (s *Store) begin(ctx context.Context, now time.Time) error {
-	if err := prepare(ctx, s.db, s.dialect, now, func(q queries) error { return checkKey(ctx, q, s.key) }); err != nil {
+	if err := prepare(ctx, s.db, s.dialect, now, func(q queries) error {
+		if err := checkKey(ctx, q, s.key); err != nil {
+			return err
+		}
+		return upgrade(ctx, q, s.key, s.random)
+	}); err != nil {
 		return err
 	}
 	var err error
