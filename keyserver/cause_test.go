@@ -59,19 +59,13 @@ func TestCauseNamesOtherVersions(t *testing.T) {
 // TestMigrationKeepsDigests takes a store of the first form, whose images have no digests noted.
 func TestMigrationKeepsDigests(t *testing.T) {
 	l := newLab(t)
-	l.register("web")
-	l.stop()
-	db, err := openDatabase(l.dir + "/" + databaseName)
-	must(t, err)
-	_, err = db.Exec(`DROP TABLE digests; DELETE FROM migrations WHERE version = 2`)
-	must(t, err)
-	must(t, db.Close())
+	oldStore(t, l)
 	l.start()
 	l.register("web", only(sha256.Sum256([]byte("new"))))
 	h := newLaunch(platforms()[0], "web")
-	_, err = h.run(t, l.client)
+	_, err := h.run(t, l.client)
 	refusedAs(t, err, wire.Refused)
-	if cause := l.lastCause(); !strings.Contains(cause, "version 1 of image web, mode sev;") {
+	if cause := l.lastCause(); !strings.Contains(cause, "version 3 of image web, mode sev;") {
 		t.Errorf("audit says %q", cause)
 	}
 }
@@ -120,16 +114,12 @@ func BenchmarkCause(b *testing.B) {
 				l.register("web", change, func(r *Registration) { r.Replace = true })
 			}
 			l.register("db", many)
-			must(b, l.store.write(context.Background(), func(t *transaction) error {
-				img, err := t.image("web")
-				if err != nil {
-					return err
-				}
-				for b.Loop() {
-					t.cause(&sev.Session{Policy: img.policy.Guest}, sev.Measurement{}, testAPI, img)
-				}
-				return nil
-			}))
+			f, err := l.store.find(context.Background(), "web")
+			must(b, err)
+			e := &SEVEvidence{Session: &sev.Session{Policy: f.image.policy.SEV.Session()}, API: testAPI}
+			for b.Loop() {
+				l.store.cause(context.Background(), f.standing(), f.image.version, e)
+			}
 		})
 	}
 }

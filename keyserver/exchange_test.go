@@ -19,8 +19,8 @@ import (
 func TestExchange(t *testing.T) {
 	l := newLab(t)
 	l.register("web")
-	l.register("web-es", func(r *Registration) { r.Policy.Guest |= sev.ES })
-	l.register("web-new", func(r *Registration) { r.Policy = r.Policy.WithMinAPI(sev.API{Major: 1, Minor: 55, Build: 22}) })
+	l.register("web-es", func(r *Registration) { r.Policy.SEV.Guest |= sev.ES })
+	l.register("web-new", func(r *Registration) { r.Policy.SEV.MinAPI = Only(sev.API{Major: 1, Minor: 55, Build: 22}) })
 	trusted, second, foreign := platforms()[0], platforms()[1], platforms()[2]
 	for _, good := range []string{"web", "second digest", "SEV-ES", "second platform"} {
 		t.Run("good/"+good, func(t *testing.T) {

@@ -30,9 +30,14 @@ func (s *Server) Handler() http.Handler {
 		func(ctx context.Context, r *http.Request, from Source, m wire.MeasurementRequest) (wire.Packet, error) {
 			return s.Release(ctx, from, r.PathValue("id"), m)
 		}))
+	mux.HandleFunc("POST /v1/sessions/{id}/confirmation", answer(s, http.StatusNoContent, wire.DecodeConfirmationRequest,
+		func(ctx context.Context, r *http.Request, from Source, m wire.ConfirmationRequest) (nothing, error) {
+			return nothing{}, s.Confirm(ctx, from, r.PathValue("id"), m)
+		}))
 	mux.HandleFunc("GET /v1/health", s.health)
 	for path, allow := range map[string]string{
-		"/v1/sessions": "POST", "/v1/sessions/{id}/measurement": "POST", "/v1/health": "GET, HEAD",
+		"/v1/sessions": "POST", "/v1/sessions/{id}/measurement": "POST",
+		"/v1/sessions/{id}/confirmation": "POST", "/v1/health": "GET, HEAD",
 	} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Allow", allow)
@@ -86,6 +91,11 @@ func answer[Q any, A interface{ Encode() ([]byte, error) }](s *Server, success i
 	}
 }
 
+// nothing is the answer that has no body.
+type nothing struct{}
+
+func (nothing) Encode() ([]byte, error) { return nil, nil }
+
 func checkMedia(h http.Header) *Refusal {
 	media, parameters, err := mime.ParseMediaType(h.Get("Content-Type"))
 	charset, has := parameters["charset"]
@@ -126,7 +136,9 @@ func (s *Server) problem(w http.ResponseWriter, r *http.Request, from Source, er
 
 func (s *Server) send(w http.ResponseWriter, status int, media string, body []byte) {
 	h := w.Header()
-	h.Set("Content-Type", media)
+	if len(body) > 0 {
+		h.Set("Content-Type", media)
+	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)

@@ -29,16 +29,15 @@ func TestRegistrationNeeds(t *testing.T) {
 		{"name of a path", ErrName, func(r *Registration) { r.Name = "../web" }},
 		{"no name", ErrName, func(r *Registration) { r.Name = "" }},
 		{"name taken", ErrImageThere, func(r *Registration) { r.Name = "web" }},
-		{"empty policy", ErrPolicy, func(r *Registration) { r.Policy = Policy{} }},
-		{"debugging allowed", ErrPolicy, func(r *Registration) { r.Policy.Guest &^= sev.NoDebug }},
-		{"key sharing allowed", ErrPolicy, func(r *Registration) { r.Policy.Guest &^= sev.NoKeySharing }},
-		{"sending allowed", ErrPolicy, func(r *Registration) { r.Policy.Guest &^= sev.NoSend }},
-		{"unknown bit", ErrPolicy, func(r *Registration) { r.Policy.Guest |= 0x40 }},
-		{"minimum API not in the guest policy", ErrPolicy, func(r *Registration) { r.Policy.MinAPI.Major = 1 }},
+		{"empty policy", ErrNotSaid, func(r *Registration) { r.Policy = Policy{} }},
+		{"debugging allowed", ErrPolicy, func(r *Registration) { r.Policy.SEV.Guest &^= sev.NoDebug }},
+		{"key sharing allowed", ErrPolicy, func(r *Registration) { r.Policy.SEV.Guest &^= sev.NoKeySharing }},
+		{"sending allowed", ErrPolicy, func(r *Registration) { r.Policy.SEV.Guest &^= sev.NoSend }},
+		{"unknown bit", ErrPolicy, func(r *Registration) { r.Policy.SEV.Guest |= 0x40 }},
 		{"no passphrase", ErrNoSecret, func(r *Registration) { r.Passphrase = nil }},
 		{"passphrase larger than the secret area", sev.ErrTableTooLarge, func(r *Registration) { r.Passphrase = make([]byte, 3072-20) }},
 		{"no digest of the mode", ErrNoDigest, func(r *Registration) { r.Record.Digests = r.Record.Digests[2:] }},
-		{"no digest of SEV-ES", ErrNoDigest, func(r *Registration) { r.Record.Digests = r.Record.Digests[:2]; r.Policy.Guest |= sev.ES }},
+		{"no digest of SEV-ES", ErrNoDigest, func(r *Registration) { r.Record.Digests = r.Record.Digests[:2]; r.Policy.SEV.Guest |= sev.ES }},
 		{"no digest at all", measure.ErrRecord, func(r *Registration) { r.Record.Digests = nil }},
 		{"no header pin", measure.ErrRecord, func(r *Registration) { r.Record.Disk.HeaderPin = measure.Hash{} }},
 		{"no record", errAny, func(r *Registration) { r.Record = nil }},
@@ -58,7 +57,7 @@ func TestRegistrationNeeds(t *testing.T) {
 	}
 	// All complaints come at once.
 	err := Registration{}.Validate()
-	for _, want := range []error{ErrName, ErrPolicy, ErrNoSecret} {
+	for _, want := range []error{ErrName, ErrNotSaid, ErrNoSecret} {
 		if !errors.Is(err, want) {
 			t.Errorf("an empty registration is not told %q", want)
 		}
@@ -84,18 +83,16 @@ func TestReplaceAndRevoke(t *testing.T) {
 	l.good("web")
 
 	before = open()
-	must(t, l.store.Revoke(t.Context(), "web", l.clock()))
+	must(t, l.store.Revoke(t.Context(), Revocation{RevokedImage, "web", "sold", l.clock()}))
 	_, err = before.finish(t.Context(), l.client)
 	refusedAs(t, err, wire.Refused)
-	if cause := l.lastCause(); cause != "image is revoked" {
+	if cause := l.lastCause(); cause != "image is revoked: sold" {
 		t.Errorf("audit says %q", cause)
 	}
-	_, err = l.store.db.Exec(`UPDATE images SET revoked = 0`) // by somebody without the store key
-	must(t, err)
 	before = open()
 	_, err = before.finish(t.Context(), l.client)
 	refusedAs(t, err, wire.Refused)
-	if err := l.store.Revoke(t.Context(), "nobody", l.clock()); !errors.Is(err, ErrNoImage) {
+	if err := l.store.Revoke(t.Context(), Revocation{RevokedImage, "nobody", "sold", l.clock()}); !errors.Is(err, ErrNoImage) {
 		t.Errorf("revoke of an unknown image: %v", err)
 	}
 	l.register("web", func(r *Registration) { r.Replace = true })
@@ -113,12 +110,12 @@ func TestChangedRows(t *testing.T) {
 		name, statement, cause string
 		begun                  bool // the session is there before the attack
 	}{
-		{"digests swapped", `UPDATE images SET record = (SELECT record FROM images WHERE name = 'theirs') WHERE name = 'web'`, "open image's secret", true},
-		{"policy swapped", `UPDATE images SET policy = (SELECT policy FROM images WHERE name = 'theirs') WHERE name = 'web'`, "policy is not the image's", true},
+		{"record swapped", `UPDATE images SET record = (SELECT record FROM images WHERE name = 'theirs') WHERE name = 'web'`, "open image's secret", true},
+		{"policy swapped", `UPDATE images SET policy = (SELECT policy FROM images WHERE name = 'theirs') WHERE name = 'web'`, "open image's secrets", true},
 		{"policy swapped before", `UPDATE images SET policy = (SELECT policy FROM images WHERE name = 'theirs') WHERE name = 'web'`, "open image's secret", false},
 		{"secret swapped", `UPDATE secrets SET sealed = (SELECT sealed FROM secrets WHERE image = 'theirs') WHERE image = 'web'`, "open image's secret", true},
 		{"secret of a twin", `UPDATE secrets SET sealed = (SELECT sealed FROM secrets WHERE image = 'twin') WHERE image = 'web'`, "open image's secret", true},
-		{"secret dropped", `DELETE FROM secrets WHERE image = 'web'`, "open image's secret", true},
+		{"secret dropped", `DELETE FROM secrets WHERE image = 'web'`, "open image's secrets", true},
 		{"session of another image", `UPDATE sessions SET image = 'theirs' WHERE state = 'open'`, "open session's keys", true},
 		{"session lives longer", `UPDATE sessions SET expires = expires + 3600 WHERE state = 'open'`, "open session's keys", true},
 		{"version back", `UPDATE images SET version = version + 1; UPDATE sessions SET image_version = image_version + 1 WHERE state = 'open'`, "open session's keys", true},
@@ -127,7 +124,7 @@ func TestChangedRows(t *testing.T) {
 			l := newLab(t)
 			l.register("web")
 			l.register("theirs", func(r *Registration) {
-				r.Policy.Guest |= sev.Domain
+				r.Policy.SEV.Guest |= sev.Domain
 				r.Passphrase = []byte("theirs")
 				r.Record.MadeWith["by"] = "them"
 			})

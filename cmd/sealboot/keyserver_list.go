@@ -68,7 +68,8 @@ func (a *app) keyserverRevokeCommand() *cobra.Command {
 				return err
 			}
 			defer closing(s, &err)
-			if err := s.Revoke(cmd.Context(), args[0], time.Now()); errors.Is(err, keyserver.ErrNoImage) {
+			revocation := keyserver.Revocation{Kind: keyserver.RevokedImage, Value: args[0], Reason: "by command", Time: time.Now()}
+			if err := s.Revoke(cmd.Context(), revocation); errors.Is(err, keyserver.ErrNoImage) {
 				return refusef("%v", err)
 			} else if err != nil {
 				return err

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealboot/sealboot/internal/guid"
 	"github.com/sealboot/sealboot/keyserver/wire"
 )
 
@@ -149,5 +150,36 @@ func TestDeadline(t *testing.T) {
 	defer cancel()
 	if _, err := c.Session(ctx, request); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestConfirm takes an empty 204 and nothing else.
+func TestConfirm(t *testing.T) {
+	m := wire.ConfirmationRequest{Secret: guid.MustParse("736869e5-84f0-4973-92ec-06879ce3da0b"), MAC: make([]byte, 32)}
+	c := server(t, func(w http.ResponseWriter, r *http.Request) {
+		got, err := wire.DecodeConfirmationRequest(r.Body)
+		if err != nil || got.Secret != m.Secret || r.URL.Path != "/v1/sessions/"+session.ID+"/confirmation" {
+			t.Errorf("server got %s %+v: %v", r.URL.Path, got, err)
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	if err := c.Confirm(t.Context(), session.ID, m); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Confirm(t.Context(), "../x", m); err == nil {
+		t.Error("a session of another form was asked for")
+	}
+	for name, answer := range map[string]http.HandlerFunc{
+		"other status": reply(http.StatusOK, wire.MediaType, nil), "a body": reply(http.StatusOK, wire.MediaType, []byte("{}")),
+		"a proxy's page": reply(http.StatusBadGateway, "text/html", []byte("<html>")),
+	} {
+		if err := server(t, answer).Confirm(t.Context(), session.ID, m); !errors.Is(err, ErrNotKeyServer) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	refused := (*Refused)(nil)
+	problem := encoded(t, wire.Problem{Class: wire.Refused, Request: "1"})
+	if err := server(t, reply(http.StatusForbidden, wire.ProblemMediaType, problem)).Confirm(t.Context(), session.ID, m); !errors.As(err, &refused) || !refused.Final() {
+		t.Errorf("refused: %v", err)
 	}
 }

@@ -2,12 +2,15 @@ package wire
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"io"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sealboot/sealboot/internal/guid"
 )
 
 func fill(n int, b byte) []byte { return bytes.Repeat([]byte{b}, n) }
@@ -18,6 +21,7 @@ var (
 	goodSession     = Session{ID: strings.Repeat("0f", 16), Policy: 0x0137000b, DHCert: fill(2084, 4), Blob: fill(128, 5), Expires: time.Unix(1_800_000_000, 0).UTC()}
 	goodMeasurement = MeasurementRequest{Measurement: fill(48, 6), APIMajor: 1, APIMinor: 55, Build: 255}
 	goodPacket      = Packet{Header: fill(52, 7), Secret: fill(3072, 8)}
+	goodConfirm     = ConfirmationRequest{Secret: guid.MustParse("736869e5-84f0-4973-92ec-06879ce3da0b"), MAC: fill(32, 9)}
 	goodProblem     = Problem{Class: Refused, Request: "0123456789abcdef"}
 )
 
@@ -37,6 +41,7 @@ var kinds = []kind{
 	{"session", goodSession, of(DecodeSession)},
 	{"measurement request", goodMeasurement, of(DecodeMeasurementRequest)},
 	{"packet", goodPacket, of(DecodePacket)},
+	{"confirmation request", goodConfirm, of(DecodeConfirmationRequest)},
 	{"problem", goodProblem, of(func(r io.Reader) (Problem, error) { return DecodeProblem(r, Refused.Status()) })},
 }
 
@@ -139,6 +144,11 @@ func TestValues(t *testing.T) {
 		{"measurement request", "measurement too long", `"measurement":"`, `"measurement":"AAAA`},
 		{"packet", "secret of no block", "CAgI", ""},
 		{"packet", "bits left over in base64", "Bw==", "Bx=="},
+		{"confirmation request", "no GUID", "736869e5-", "736869e5"},
+		{"confirmation request", "GUID in capitals", "736869e5", "736869E5"},
+		{"confirmation request", "GUID of zeros", "736869e5-84f0-4973-92ec-06879ce3da0b", "00000000-0000-0000-0000-000000000000"},
+		{"confirmation request", "other version", "current", "previous"},
+		{"confirmation request", "MAC too short", "CQkJ", ""},
 		{"problem", "unknown class", "refused", "accepted"},
 		{"problem", "other title", "no secret", "every secret"},
 		{"problem", "other status", "403", "404"},
@@ -185,5 +195,14 @@ func TestClasses(t *testing.T) {
 	}
 	if c := Class("other"); c.Status() != 500 || c.Title() != "" {
 		t.Error("an unknown class is known")
+	}
+}
+
+// TestConfirmationMAC holds the MAC to a value that `{ printf 'sealboot used 1\0'; printf 736869e5-84f0-4973-92ec-06879ce3da0b; } |
+// openssl dgst -sha256 -mac HMAC -macopt hexkey:$(printf '07%.0s' $(seq 32))` gave.
+func TestConfirmationMAC(t *testing.T) {
+	const want = "777b01aca3141b9d996e75a860f10a6d01dfd5b8f5fa17e7e61114c5b7e6a9ad"
+	if got := hex.EncodeToString(ConfirmationMAC(fill(32, 7), goodConfirm.Secret)); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
