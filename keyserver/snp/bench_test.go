@@ -22,7 +22,7 @@ func BenchmarkVerify(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				if err := at.Judge(p, want, now).Err(); err != nil {
+				if err := at.Judge(p, goodData, now).Err(); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -19,7 +19,6 @@ var (
 // What a policy complains of. Each complaint of a Verdict is a *Complaint that wraps one of these.
 var (
 	ErrReportData    = errors.New("report data is not the challenge's")
-	ErrDigest        = errors.New("launch digest is none of the image's")
 	ErrDebug         = errors.New("guest can be debugged")
 	ErrGuestPolicy   = errors.New("guest policy")
 	ErrPlatform      = errors.New("platform")

@@ -1,6 +1,7 @@
 package snp_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/google/go-sev-guest/abi"
@@ -56,7 +57,10 @@ func TestLibrary(t *testing.T) {
 				a.SignRaw(spoiled)
 				at, ours := v.Verify(t.Context(), snp.Evidence{Report: spoiled, Certificates: a.Table()}, now)
 				if ours == nil {
-					ours = at.Judge(policy(), want, now).Err()
+					ours = at.Judge(policy(), goodData, now).Err()
+					if at.Launch() != goodDigest {
+						ours = errors.New("another digest")
+					}
 				}
 				theirs := library(a, spoiled, policy())
 				switch {

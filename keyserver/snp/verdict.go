@@ -11,12 +11,6 @@ import (
 	"github.com/google/go-sev-guest/abi"
 )
 
-// Expected is what a report must say beside what a policy asks for.
-type Expected struct {
-	Digests []Digest   // launch digests of the image
-	Data    ReportData // what binds the challenge and the guest's key
-}
-
 // Verdict is what a policy says of a report that was verified.
 type Verdict struct {
 	Facts      Facts
@@ -62,9 +56,12 @@ func (a *Attested) chip() ChipID {
 	return a.report.chip
 }
 
-// Judge holds a verified report against a policy and what is expected of this guest, and gives every complaint. A policy that is not
-// valid allows nothing. It does no I/O and takes the same steps whatever fits.
-func (a *Attested) Judge(p Policy, want Expected, now time.Time) *Verdict {
+// Launch gives the launch digest. Whether it is one of the image's is for the caller to say, who has them.
+func (a *Attested) Launch() Digest { return a.report.digest }
+
+// Judge holds a verified report against a policy and the report data of this guest's challenge, and gives every complaint. A policy that is
+// not valid allows nothing. It does no I/O and takes the same steps whatever fits.
+func (a *Attested) Judge(p Policy, data ReportData, now time.Time) *Verdict {
 	v := &Verdict{Facts: a.Facts()}
 	complain := func(reason error, format string, args ...any) {
 		v.Complaints = append(v.Complaints, &Complaint{reason, fmt.Sprintf(format, args...)})
@@ -73,15 +70,8 @@ func (a *Attested) Judge(p Policy, want Expected, now time.Time) *Verdict {
 		complain(ErrPolicy, "%v", err)
 	}
 	r := a.report
-	if subtle.ConstantTimeCompare(r.data[:], want.Data[:]) != 1 {
+	if subtle.ConstantTimeCompare(r.data[:], data[:]) != 1 {
 		complain(ErrReportData, "it is of another challenge, key or image")
-	}
-	fits := 0
-	for _, d := range want.Digests {
-		fits |= subtle.ConstantTimeCompare(r.digest[:], d[:])
-	}
-	if fits != 1 {
-		complain(ErrDigest, "%x", r.digest)
 	}
 	if !slices.Contains(p.VMPL, r.vmpl) {
 		complain(ErrVMPL, "report is of VMPL %d, policy allows %v", r.vmpl, p.VMPL)

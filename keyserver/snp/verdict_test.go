@@ -15,7 +15,7 @@ func TestJudge(t *testing.T) {
 	type spoiled struct {
 		report func(*pb.Report)
 		policy func(*snp.Policy)
-		want   func(*snp.Expected)
+		data   func(*snp.ReportData)
 		reason error
 	}
 	milan := func(spoil func(*snp.Floor)) func(*snp.Policy) {
@@ -27,11 +27,8 @@ func TestJudge(t *testing.T) {
 	}
 	bit := func(n int) func(*pb.Report) { return func(r *pb.Report) { r.Policy |= 1 << n } }
 	cases := map[string]spoiled{
-		"replayed, or of another challenge": {want: func(e *snp.Expected) { e.Data[63]++ }, reason: snp.ErrReportData},
+		"replayed, or of another challenge": {data: func(d *snp.ReportData) { d[63]++ }, reason: snp.ErrReportData},
 		"my key, another guest's report":    {report: func(r *pb.Report) { r.ReportData = make([]byte, 64) }, reason: snp.ErrReportData},
-		"another digest":                    {want: func(e *snp.Expected) { e.Digests = []snp.Digest{{1}} }, reason: snp.ErrDigest},
-		"no digest":                         {want: func(e *snp.Expected) { e.Digests = nil }, reason: snp.ErrDigest},
-		"zero digest, none expected":        {report: func(r *pb.Report) { r.Measurement = make([]byte, 48) }, want: func(e *snp.Expected) { e.Digests = nil }, reason: snp.ErrDigest},
 		"debug guest":                       {report: bit(19), reason: snp.ErrDebug},
 		"migration agent":                   {report: bit(18), reason: snp.ErrGuestPolicy},
 		"CXL":                               {report: bit(21), reason: snp.ErrGuestPolicy},
@@ -98,22 +95,22 @@ func TestJudge(t *testing.T) {
 	a := amds()[snp.Milan]
 	v := verifier(t, a.Roots(), nil)
 	for name, c := range cases {
-		r, p, w := good(a, 5), policy(), snp.Expected{Digests: append([]snp.Digest{}, want.Digests...), Data: want.Data}
+		r, p, d := good(a, 5), policy(), goodData
 		if c.report != nil {
 			c.report(r)
 		}
 		if c.policy != nil {
 			c.policy(&p)
 		}
-		if c.want != nil {
-			c.want(&w)
+		if c.data != nil {
+			c.data(&d)
 		}
 		at, err := v.Verify(t.Context(), snp.Evidence{Report: a.Sign(r), Certificates: a.Table()}, now)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		verdict := at.Judge(p, w, now)
+		verdict := at.Judge(p, d, now)
 		if c.reason == nil {
 			if err := verdict.Err(); err != nil {
 				t.Errorf("%s: %v", name, err)
@@ -141,12 +138,12 @@ func TestJudgeTurin(t *testing.T) {
 	for i := range 5 {
 		p := policy()
 		f := p.Products[snp.Turin]
-		if err := at.Judge(p, want, now).Err(); err != nil {
+		if err := at.Judge(p, goodData, now).Err(); err != nil {
 			t.Fatal(err)
 		}
 		*[]*uint8{&f.TCB.FMC, &f.TCB.Bootloader, &f.TCB.TEE, &f.TCB.SNP, &f.TCB.Microcode}[i]++
 		p.Products[snp.Turin] = f
-		if verdict := at.Judge(p, want, now); len(verdict.Complaints) != 4 || !errors.Is(verdict.Err(), snp.ErrTCB) {
+		if verdict := at.Judge(p, goodData, now); len(verdict.Complaints) != 4 || !errors.Is(verdict.Err(), snp.ErrTCB) {
 			t.Errorf("part %d: %v", i, verdict.Err())
 		}
 	}
@@ -161,8 +158,8 @@ func TestJudgeAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = at.Judge(snp.Policy{}, snp.Expected{}, now).Err()
-	for _, reason := range []error{snp.ErrPolicy, snp.ErrReportData, snp.ErrDigest, snp.ErrDebug, snp.ErrGuestPolicy, snp.ErrVMPL,
+	err = at.Judge(snp.Policy{}, snp.ReportData{}, now).Err()
+	for _, reason := range []error{snp.ErrPolicy, snp.ErrReportData, snp.ErrDebug, snp.ErrGuestPolicy, snp.ErrVMPL,
 		snp.ErrNotAllowed, snp.ErrKey, snp.ErrChip, snp.ErrLaunchData} {
 		if !errors.Is(err, reason) {
 			t.Errorf("no complaint that %v: %v", reason, err)

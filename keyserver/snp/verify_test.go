@@ -30,7 +30,6 @@ var (
 	now        = fake.Made.Add(100 * 24 * time.Hour)
 	goodDigest = snp.Digest{1, 2, 3}
 	goodData   = snp.ReportData{4, 5, 6}
-	want       = snp.Expected{Digests: []snp.Digest{{9}, goodDigest, {8}}, Data: goodData}
 )
 
 // amds makes one AMD of each product.
@@ -68,7 +67,7 @@ func judge(t testing.TB, v *snp.Verifier, e snp.Evidence) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Judge(policy(), want, now).Err(); err != nil {
+	if err := a.Judge(policy(), goodData, now).Err(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -102,11 +101,11 @@ func TestGood(t *testing.T) {
 						t.Errorf("%s, version %d, signer %d, %s: %v", name, version, signer, form, err)
 						continue
 					}
-					verdict := at.Judge(policy(), want, now)
+					verdict := at.Judge(policy(), goodData, now)
 					if err := verdict.Err(); err != nil {
 						t.Errorf("%s, version %d, signer %d, %s: %v", name, version, signer, form, err)
 					}
-					if f := verdict.Facts; f.Product != name || f.Chip != a.Chip || f.TCB != a.TCB.String() || f.Firmware != "1.55.39" ||
+					if f := verdict.Facts; at.Launch() != goodDigest || f.Product != name || f.Chip != a.Chip || f.TCB != a.TCB.String() || f.Firmware != "1.55.39" ||
 						f.ReportVersion != uint8(version) || (f.Signer == snp.VLEK) != (signer != 0) || (f.Cloud != "") != (signer != 0) {
 						t.Errorf("facts: %+v", f)
 					}
@@ -133,8 +132,8 @@ func TestReal(t *testing.T) {
 		f.TCB != "fmc 0, bootloader 2, tee 0, snp 5, microcode 68" {
 		t.Errorf("facts: %+v", f)
 	}
-	verdict := at.Judge(snp.DefaultPolicy(), snp.Expected{Data: snp.ReportData{1, 2, 3, 4, 5}}, then)
-	for _, reason := range []error{snp.ErrDigest, snp.ErrDebug, snp.ErrRevocationAge} {
+	verdict := at.Judge(snp.DefaultPolicy(), snp.ReportData{1, 2, 3, 4, 5}, then)
+	for _, reason := range []error{snp.ErrDebug, snp.ErrRevocationAge} {
 		if !errors.Is(verdict.Err(), reason) {
 			t.Errorf("no complaint that %v: %v", reason, verdict.Err())
 		}
@@ -261,13 +260,13 @@ func TestSienaAndBergamo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	verdict := at.Judge(policy(), want, now)
+	verdict := at.Judge(policy(), goodData, now)
 	if err := verdict.Err(); err != nil || verdict.Facts.Product != snp.Genoa || verdict.Facts.Processor != "Siena or Bergamo" {
 		t.Errorf("%+v, %v", verdict.Facts, err)
 	}
 	p := policy()
 	delete(p.Products, snp.Genoa)
-	if err := at.Judge(p, want, now).Err(); !errors.Is(err, snp.ErrNotAllowed) {
+	if err := at.Judge(p, goodData, now).Err(); !errors.Is(err, snp.ErrNotAllowed) {
 		t.Errorf("Genoa is not allowed: %v", err)
 	}
 	if abi.SevProductFromCpuid1Eax(r.Cpuid1EaxFms).Name != pb.SevProduct_SEV_PRODUCT_UNKNOWN {
@@ -288,7 +287,7 @@ func TestMaskedChip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := at.Judge(p, want, now).Err(); (err == nil) != allowed || err != nil && !errors.Is(err, snp.ErrChip) {
+		if err := at.Judge(p, goodData, now).Err(); (err == nil) != allowed || err != nil && !errors.Is(err, snp.ErrChip) {
 			t.Errorf("signer %d: %v", signer, err)
 		}
 	}
