@@ -55,8 +55,19 @@ func (e *LinkError) Unwrap() error { return e.Err }
 type Complaint struct {
 	Reason error // one of the errors above
 	Detail string
+	Cause  error // what led to it, where that is known; it wraps ErrUnavailable where the same report may be taken later
 }
 
-func (e *Complaint) Error() string { return fmt.Sprintf("%v: %s", e.Reason, e.Detail) }
+func (e *Complaint) Error() string {
+	if e.Cause != nil {
+		return fmt.Sprintf("%v: %s: %v", e.Reason, e.Detail, e.Cause)
+	}
+	return fmt.Sprintf("%v: %s", e.Reason, e.Detail)
+}
 
-func (e *Complaint) Unwrap() error { return e.Reason }
+func (e *Complaint) Unwrap() []error {
+	if e.Cause != nil {
+		return []error{e.Reason, e.Cause}
+	}
+	return []error{e.Reason}
+}

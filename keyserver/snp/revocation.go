@@ -112,8 +112,5 @@ func (r Revocation) allows(known revocations, now time.Time) error {
 	default:
 		return nil
 	}
-	if known.trouble != nil {
-		detail += fmt.Sprintf(" (%v)", known.trouble)
-	}
-	return &Complaint{ErrRevocationAge, detail}
+	return &Complaint{ErrRevocationAge, detail, known.trouble}
 }

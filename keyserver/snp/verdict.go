@@ -64,7 +64,7 @@ func (a *Attested) Launch() Digest { return a.report.digest }
 func (a *Attested) Judge(p Policy, data ReportData, now time.Time) *Verdict {
 	v := &Verdict{Facts: a.Facts()}
 	complain := func(reason error, format string, args ...any) {
-		v.Complaints = append(v.Complaints, &Complaint{reason, fmt.Sprintf(format, args...)})
+		v.Complaints = append(v.Complaints, &Complaint{Reason: reason, Detail: fmt.Sprintf(format, args...)})
 	}
 	if err := p.Validate(); err != nil {
 		complain(ErrPolicy, "%v", err)
