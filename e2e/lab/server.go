@@ -84,6 +84,9 @@ func (l *Lab) Serve(ctx context.Context, args ...string) (*Server, error) {
 	return nil, errors.Join(fmt.Errorf("the key server did not begin to listen: %s", s.log), s.Stop())
 }
 
+// PID is the server's process.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
 // Stop ends the server as its owner would.
 func (s *Server) Stop() error {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
