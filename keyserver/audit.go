@@ -78,66 +78,72 @@ func (t *transaction) audit(e Entry) error {
 	if err != nil {
 		return fmt.Errorf("write audit: %w", err)
 	}
-	seq, before, err := readHead(t.row)
-	if err != nil {
+	seq := t.head.seq + 1
+	mac := t.store.key.rowMAC(t.head.mac, seq, text)
+	if _, err := t.exec(`INSERT INTO audit (seq, entry, mac) VALUES (?, ?, ?)`, seq, string(text), mac); err != nil {
 		return fmt.Errorf("write audit: %w", err)
 	}
-	seq++
-	mac := t.store.key.rowMAC(before, seq, text)
-	if _, err := t.exec(`INSERT INTO audit VALUES (?, ?, ?)`, seq, string(text), mac); err != nil {
-		return fmt.Errorf("write audit: %w", err)
-	}
-	head := append(binary.BigEndian.AppendUint64(nil, uint64(seq)), mac...)
-	if _, err := t.exec(`INSERT INTO settings VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, auditHead, head); err != nil {
-		return fmt.Errorf("write audit: %w", err)
-	}
+	*t.head = head{seq, mac} // written once, before the batch's commit
 	return nil
 }
 
-// readHead gives the last row's number and MAC; 0 and nothing before the first.
-func readHead[R interface{ Scan(...any) error }](row func(string, ...any) R) (seq int64, mac []byte, err error) {
-	var head []byte
-	err = row(`SELECT coalesce((SELECT value FROM settings WHERE name = ?), x'')`, auditHead).Scan(&head)
+// head is the last row's number and MAC; 0 and nothing before the first.
+type head struct {
+	seq int64
+	mac []byte
+}
+
+func readHead(ctx context.Context, on queries) (head, error) {
+	var value []byte
+	err := on.row(ctx, `SELECT value FROM settings WHERE name = ?`, auditHead).Scan(&value)
 	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return head{}, nil
 	case err != nil:
-		return 0, nil, err
-	case len(head) == 0:
-		return 0, nil, nil
-	case len(head) != 8+sha256.Size:
-		return 0, nil, errors.New("head of the audit is broken")
+		return head{}, fmt.Errorf("read head of the audit: %w", err)
+	case len(value) != 8+sha256.Size:
+		return head{}, errors.New("head of the audit is broken")
 	}
-	return int64(binary.BigEndian.Uint64(head)), head[8:], nil
+	return head{int64(binary.BigEndian.Uint64(value)), value[8:]}, nil
+}
+
+func writeHead(ctx context.Context, on queries, h head) error {
+	value := append(binary.BigEndian.AppendUint64(nil, uint64(h.seq)), h.mac...)
+	_, err := on.exec(ctx, `INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, auditHead, value)
+	if err != nil {
+		return fmt.Errorf("write head of the audit: %w", err)
+	}
+	return nil
 }
 
 // Audit walks the rows from the first to the last, checking the chain as it goes. A *ChainError tells of the first
 // break; the rows given before it are sound.
 func (s *Store) Audit(ctx context.Context, each func(Row) error) error {
-	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // one view of rows and head
+	on, end, err := s.snapshot(ctx) // one view of rows and head
 	if err != nil {
 		return fmt.Errorf("read audit: %w", err)
 	}
-	defer tx.Rollback()
-	end, endMAC, err := readHead(tx.QueryRow)
+	defer end()
+	last, err := readHead(ctx, on)
 	if err != nil {
 		return fmt.Errorf("read audit: %w", err)
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT seq, entry, mac FROM audit ORDER BY seq`)
+	rows, err := on.rows(ctx, `SELECT seq, entry, mac FROM audit ORDER BY seq`)
 	if err != nil {
 		return fmt.Errorf("read audit: %w", err)
 	}
 	defer rows.Close()
-	var last int64
-	var before []byte
+	var at head // of the rows so far
 	for rows.Next() {
 		var row Row
 		var entry string
 		if err := rows.Scan(&row.Seq, &entry, &row.MAC); err != nil {
 			return fmt.Errorf("read audit: %w", err)
 		}
-		if row.Seq != last+1 {
-			return &ChainError{Seq: last + 1, Problem: "row is missing"}
+		if row.Seq != at.seq+1 {
+			return &ChainError{Seq: at.seq + 1, Problem: "row is missing"}
 		}
-		if !hmac.Equal(row.MAC, s.key.rowMAC(before, row.Seq, []byte(entry))) {
+		if !hmac.Equal(row.MAC, s.key.rowMAC(at.mac, row.Seq, []byte(entry))) {
 			return &ChainError{Seq: row.Seq, Problem: "row or the one before it was changed"}
 		}
 		d := json.NewDecoder(bytes.NewReader([]byte(entry)))
@@ -147,13 +153,13 @@ func (s *Store) Audit(ctx context.Context, each func(Row) error) error {
 		if err := each(row); err != nil {
 			return err
 		}
-		last, before = row.Seq, row.MAC
+		at = head{row.Seq, row.MAC}
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("read audit: %w", err)
 	}
-	if last != end || !hmac.Equal(before, endMAC) {
-		return &ChainError{Seq: last + 1, Problem: fmt.Sprintf("rows are missing at the end: %d there, %d written", last, end)}
+	if at.seq != last.seq || !hmac.Equal(at.mac, last.mac) {
+		return &ChainError{Seq: at.seq + 1, Problem: fmt.Sprintf("rows are missing at the end: %d there, %d written", at.seq, last.seq)}
 	}
 	return nil
 }

@@ -57,7 +57,8 @@ func (t *transaction) keepDigests(name string, version int64, record *measure.Re
 		if !ok {
 			continue
 		}
-		if _, err := t.exec(`INSERT OR IGNORE INTO digests (image, version, digest, about) VALUES (?, ?, ?, ?)`,
+		if _, err := t.exec(`INSERT INTO digests (image, version, digest, about) VALUES (?, ?, ?, ?)
+			ON CONFLICT (image, version, digest) DO NOTHING`,
 			name, version, k.Digest[:], k.About); err != nil {
 			return err
 		}
@@ -67,11 +68,11 @@ func (t *transaction) keepDigests(name string, version int64, record *measure.Re
 
 // otherDigests gives what the image's other versions have, and what was registered last.
 func (t *transaction) otherDigests(img *image) ([]explain.Known, error) {
-	rows, err := t.conn.QueryContext(t.ctx, `
-		SELECT image, version, digest, about FROM (SELECT * FROM digests WHERE image = ?1 AND version <> ?2 ORDER BY version DESC LIMIT ?3)
+	rows, err := t.rows(`
+		SELECT image, version, digest, about FROM (SELECT * FROM digests WHERE image = ? AND version <> ? ORDER BY version DESC LIMIT ?) AS own
 		UNION ALL
-		SELECT image, version, digest, about FROM (SELECT * FROM digests ORDER BY seq DESC LIMIT ?4) WHERE image <> ?1`,
-		img.name, img.version, maxOtherOwn, maxOtherImages)
+		SELECT image, version, digest, about FROM (SELECT * FROM digests ORDER BY seq DESC LIMIT ?) AS latest WHERE image <> ?`,
+		img.name, img.version, maxOtherOwn, maxOtherImages, img.name)
 	if err != nil {
 		return nil, fmt.Errorf("read other digests: %w", err)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -59,11 +61,21 @@ func TestCauseNamesOtherVersions(t *testing.T) {
 // TestMigrationKeepsDigests takes a store of the first form, whose images have no digests noted.
 func TestMigrationKeepsDigests(t *testing.T) {
 	l := newLab(t)
-	l.register("web")
 	l.stop()
-	db, err := openDatabase(l.dir + "/" + databaseName)
+	must(t, os.RemoveAll(l.dir))
+	must(t, os.Mkdir(l.dir, 0o700))
+	db, err := openDatabase(filepath.Join(l.dir, databaseName))
 	must(t, err)
-	_, err = db.Exec(`DROP TABLE digests; DELETE FROM migrations WHERE version = 2`)
+	steps, err := sqlite.migrations()
+	must(t, err)
+	on := sqlite.on(db)
+	must(t, sqlite.take(t.Context(), on, steps[:1], l.clock()))
+	must(t, bindKey(t.Context(), on, l.key))
+	record, err := testRecord().Encode()
+	must(t, err)
+	policy, err := DefaultPolicy().encode()
+	must(t, err)
+	_, err = on.exec(t.Context(), `INSERT INTO images (name, version, record, policy, registered) VALUES ('web', 1, ?, ?, 0)`, record, policy)
 	must(t, err)
 	must(t, db.Close())
 	l.start()

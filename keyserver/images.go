@@ -180,7 +180,7 @@ func (t *transaction) register(m *image, passphrase []byte) error {
 	if _, err := t.exec(`DELETE FROM secrets WHERE image = ?`, m.name); err != nil {
 		return err
 	}
-	if _, err := t.exec(`INSERT INTO secrets VALUES (?, ?, ?)`, m.name, id, sealed); err != nil {
+	if _, err := t.exec(`INSERT INTO secrets (image, id, sealed) VALUES (?, ?, ?)`, m.name, id, sealed); err != nil {
 		return err
 	}
 	return t.audit(Entry{Time: m.registered, Event: EventRegister, Image: m.name, Version: m.version})
@@ -210,7 +210,7 @@ type Image struct {
 
 // Images lists the images by name.
 func (s *Store) Images(ctx context.Context) ([]Image, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT `+imageColumns+` FROM images ORDER BY name`)
+	rows, err := s.read.rows(ctx, `SELECT `+imageColumns+` FROM images ORDER BY name`)
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}

@@ -104,7 +104,7 @@ func (s *Server) OpenSession(ctx context.Context, from Source, r wire.SessionReq
 		}
 		return wire.Session{}, refusal
 	}
-	m, err := scanImage(s.store.db.QueryRowContext(ctx, `SELECT `+imageColumns+` FROM images WHERE name = ?`, r.Image).Scan)
+	m, err := scanImage(s.store.read.row(ctx, `SELECT `+imageColumns+` FROM images WHERE name = ?`, r.Image).Scan)
 	if errors.Is(err, ErrNoImage) {
 		entry.Cause = "image is not registered: its measurement will be refused"
 		m, err = s.decoy.again()
@@ -150,7 +150,7 @@ func (s *Server) keep(image string, version int64, p *platform, now time.Time, k
 	if _, err := io.ReadFull(s.random, id); err != nil {
 		return nil, fmt.Errorf("read random bytes: %w", err)
 	}
-	k := &session{id: hex.EncodeToString(id), image: image, version: version, platform: p.name,
+	k := &session{id: hex.EncodeToString(id), kind: kindSEV, image: image, version: version, platform: p.name,
 		created: now, expires: now.Add(s.ttl).Truncate(time.Second), state: open}
 	plain := keys.Encode()
 	defer clear(plain)

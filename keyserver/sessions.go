@@ -19,24 +19,37 @@ const (
 	expired  state = "expired" // in time, or it gave way to newer ones
 )
 
-// session is a launch session in the store.
+// kind says what a session is for.
+type kind string
+
+const (
+	kindSEV kind = "sev" // a launch: keys are kept for its measurement
+	kindSNP kind = "snp" // a challenge: its report names the platform
+)
+
+// session is a session in the store.
 type session struct {
 	id       string
+	kind     kind
 	image    string
 	version  int64  // of the image when the session was made; 0: there was none
-	platform string // product and digest of its PDH
+	platform string // product and digest of its PDH; empty for a challenge
 	created  time.Time
 	expires  time.Time
 	state    state
-	sealed   []byte // sev.Session, sealed for this row; nil once it has ended
+	sealed   []byte // sev.Session or what a challenge keeps, sealed for this row; nil once it has ended
 }
 
 // purpose binds the sealed session to its row.
 func (s *session) purpose() [][]byte {
-	return [][]byte{[]byte("session"), []byte(s.id), []byte(s.image), number(s.version), number(s.expires.Unix())}
+	what := "session"
+	if s.kind != kindSEV {
+		what += " " + string(s.kind)
+	}
+	return [][]byte{[]byte(what), []byte(s.id), []byte(s.image), number(s.version), number(s.expires.Unix())}
 }
 
-// session opens a session's policy and keys. The caller wipes them.
+// session opens a launch session's policy and keys. The caller wipes them.
 func (k *Key) session(s *session) (*sev.Session, error) {
 	plain, err := k.open(s.sealed, s.purpose()...)
 	if err != nil {
@@ -53,12 +66,12 @@ var errNoSession = errors.New("no such session")
 const (
 	keepEnded      = time.Hour
 	maxEnded       = 100_000
-	sessionColumns = `id, image, image_version, platform, created, expires, state, sealed`
+	sessionColumns = `id, kind, image, image_version, platform, created, expires, state, sealed`
 )
 
 func (t *transaction) insertSession(s *session) error {
-	_, err := t.exec(`INSERT INTO sessions (`+sessionColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		s.id, s.image, s.version, s.platform, s.created.Unix(), s.expires.Unix(), string(s.state), s.sealed)
+	_, err := t.exec(`INSERT INTO sessions (`+sessionColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		s.id, string(s.kind), s.image, s.version, s.platform, s.created.Unix(), s.expires.Unix(), string(s.state), s.sealed)
 	return err
 }
 
@@ -66,7 +79,7 @@ func (t *transaction) session(id string) (*session, error) {
 	s := new(session)
 	var created, expires int64
 	err := t.row(`SELECT `+sessionColumns+` FROM sessions WHERE id = ?`, id).
-		Scan(&s.id, &s.image, &s.version, &s.platform, &created, &expires, &s.state, &s.sealed)
+		Scan(&s.id, &s.kind, &s.image, &s.version, &s.platform, &created, &expires, &s.state, &s.sealed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, errNoSession
 	}

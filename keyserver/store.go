@@ -34,10 +34,12 @@ var (
 // Writes that wait at the same time share one transaction and one fsync, and still succeed or fail each on
 // its own, unless the commit itself fails: then all of them have failed.
 type Store struct {
-	db     *sql.DB
-	writes *sql.Conn // used by the writer alone
-	key    *Key
-	random io.Reader
+	db      *sql.DB
+	dialect *dialect
+	read    queries   // on db, outside of writes
+	writes  *sql.Conn // used by the writer alone
+	key     *Key
+	random  io.Reader
 
 	queue   chan *write
 	closing chan struct{}
@@ -67,10 +69,7 @@ func CreateStore(ctx context.Context, dir string, key *Key, now time.Time) error
 		return fmt.Errorf("make store: %w", err)
 	}
 	defer db.Close()
-	if err := migrate(ctx, db, now); err != nil {
-		return fmt.Errorf("make store: %w", err)
-	}
-	if err := bindKey(ctx, db, key); err != nil {
+	if err := prepare(ctx, db, sqlite, now, func(q queries) error { return bindKey(ctx, q, key) }); err != nil {
 		return fmt.Errorf("make store: %w", err)
 	}
 	return nil
@@ -92,7 +91,7 @@ func OpenStore(ctx context.Context, dir string, key *Key, random io.Reader, now 
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	s := &Store{db: db, key: key, random: random,
+	s := &Store{db: db, dialect: sqlite, read: sqlite.on(db), key: key, random: random,
 		queue: make(chan *write, queueLength), closing: make(chan struct{}), closed: make(chan struct{})}
 	if err := s.begin(ctx, now); err != nil {
 		db.Close()
@@ -103,10 +102,7 @@ func OpenStore(ctx context.Context, dir string, key *Key, random io.Reader, now 
 }
 
 func (s *Store) begin(ctx context.Context, now time.Time) error {
-	if err := migrate(ctx, s.db, now); err != nil {
-		return err
-	}
-	if err := checkKey(ctx, s.db, s.key); err != nil {
+	if err := prepare(ctx, s.db, s.dialect, now, func(q queries) error { return checkKey(ctx, q, s.key) }); err != nil {
 		return err
 	}
 	var err error
@@ -153,21 +149,46 @@ func openDatabase(name string) (*sql.DB, error) {
 	return db, nil
 }
 
+// prepare brings the tables to the newest form and checks the key, in one transaction.
+func prepare(ctx context.Context, db *sql.DB, d *dialect, now time.Time, key func(queries) error) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if err := d.migrate(ctx, tx, now); err != nil {
+		return err
+	}
+	if err := key(d.on(tx)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// snapshot begins reading the store as it stands now; end ends that.
+func (s *Store) snapshot(ctx context.Context) (on queries, end func(), err error) {
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: s.dialect.snapshot})
+	if err != nil {
+		return queries{}, nil, err
+	}
+	return s.dialect.on(tx), func() { tx.Rollback() }, nil
+}
+
 // keyCheck is the purpose of a sealed setting that shows whether a key is the store's.
 var keyCheck = []byte("settings: key check")
 
-func bindKey(ctx context.Context, db *sql.DB, key *Key) error {
+func bindKey(ctx context.Context, on queries, key *Key) error {
 	sealed, err := key.seal(rand.Reader, []byte("sealboot"), keyCheck)
 	if err != nil {
 		return err
 	}
-	_, err = db.ExecContext(ctx, `INSERT INTO settings VALUES ('key-check', ?)`, sealed)
+	_, err = on.exec(ctx, `INSERT INTO settings (name, value) VALUES ('key-check', ?)`, sealed)
 	return err
 }
 
-func checkKey(ctx context.Context, db *sql.DB, key *Key) error {
+func checkKey(ctx context.Context, on queries, key *Key) error {
 	var sealed []byte
-	err := db.QueryRowContext(ctx, `SELECT value FROM settings WHERE name = 'key-check'`).Scan(&sealed)
+	err := on.row(ctx, `SELECT value FROM settings WHERE name = 'key-check'`).Scan(&sealed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return errors.New("it was never finished: remove the folder and register again")
 	}

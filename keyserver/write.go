@@ -16,8 +16,9 @@ type write struct {
 // transaction is the inside of one write. Only do's own goroutine may use it, and only until do returns.
 type transaction struct {
 	ctx   context.Context
-	conn  *sql.Conn
+	on    queries
 	store *Store
+	head  *head // of the audit, with this batch's rows
 }
 
 // write runs do and commits what it did, or nothing if do fails or the commit does. do must not keep
@@ -99,13 +100,19 @@ func (s *Store) commit(batch []*write) {
 // committed, or that it cannot be known: either way no write may count as done.
 func (s *Store) attempt(batch []*write, results []error) error {
 	ctx := context.Background() // a caller who goes away must not tear the others' transaction
+	on := s.dialect.on(s.writes)
 	exec := func(statement string) error {
-		_, err := s.writes.ExecContext(ctx, statement)
+		_, err := on.exec(ctx, statement)
 		return err
 	}
-	if err := exec(`BEGIN IMMEDIATE`); err != nil {
+	if err := exec(s.dialect.begin); err != nil {
 		return err
 	}
+	begun, err := readHead(ctx, on)
+	if err != nil {
+		return err
+	}
+	head := begun
 	for i, w := range batch {
 		if results[i] = w.ctx.Err(); results[i] != nil {
 			continue
@@ -113,12 +120,19 @@ func (s *Store) attempt(batch []*write, results []error) error {
 		if err := exec(`SAVEPOINT one`); err != nil {
 			return err
 		}
-		if results[i] = w.do(&transaction{ctx: ctx, conn: s.writes, store: s}); results[i] != nil {
-			if err := exec(`ROLLBACK TO one`); err != nil { // a full disk may have ended the whole transaction
+		before := head
+		if results[i] = w.do(&transaction{ctx: ctx, on: on, store: s, head: &head}); results[i] != nil {
+			head = before
+			if err := exec(`ROLLBACK TO SAVEPOINT one`); err != nil { // a full disk may have ended the whole transaction
 				return fmt.Errorf("%w, after: %w", err, results[i])
 			}
 		}
-		if err := exec(`RELEASE one`); err != nil {
+		if err := exec(`RELEASE SAVEPOINT one`); err != nil {
+			return err
+		}
+	}
+	if head.seq != begun.seq {
+		if err := writeHead(ctx, on, head); err != nil {
 			return err
 		}
 	}
@@ -126,13 +140,11 @@ func (s *Store) attempt(batch []*write, results []error) error {
 }
 
 func (t *transaction) exec(query string, args ...any) (changed int64, err error) {
-	result, err := t.conn.ExecContext(t.ctx, query, args...)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+	return t.on.exec(t.ctx, query, args...)
 }
 
-func (t *transaction) row(query string, args ...any) *sql.Row {
-	return t.conn.QueryRowContext(t.ctx, query, args...)
+func (t *transaction) row(query string, args ...any) *sql.Row { return t.on.row(t.ctx, query, args...) }
+
+func (t *transaction) rows(query string, args ...any) (*sql.Rows, error) {
+	return t.on.rows(t.ctx, query, args...)
 }

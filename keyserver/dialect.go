@@ -1,0 +1,79 @@
+package keyserver
+
+import (
+	"context"
+	"database/sql"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// dialect is what differs between the databases. Everything else is one set of queries, in the SQL that all of them
+// know: placeholders are ?, whole numbers stand for times and for yes (1) and no (0).
+type dialect struct {
+	name     string             // of the folder of its schema
+	integer  string             // type of 64 bits
+	strict   string             // behind CREATE TABLE
+	begin    string             // of a batch; from then on no other server's batch begins
+	snapshot sql.IsolationLevel // at which all reads of a transaction see one state
+	numbered bool               // placeholders are $1, $2
+	known    sync.Map           // queries with their placeholders
+}
+
+var sqlite = &dialect{name: "sqlite", integer: "INTEGER", strict: " STRICT", begin: `BEGIN IMMEDIATE`, snapshot: sql.LevelDefault}
+
+var postgres = &dialect{name: "postgres", integer: "BIGINT", snapshot: sql.LevelRepeatableRead, numbered: true,
+	begin: `BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(` + storeLock + `)`}
+
+// storeLock is the number of the advisory lock under which servers write to a database: "sealboot" in ASCII.
+const storeLock = "8315159405145321332"
+
+// queries runs queries on a database, a connection or a transaction.
+type queries struct {
+	runner
+	dialect *dialect
+}
+
+type runner interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func (d *dialect) on(r runner) queries { return queries{r, d} }
+
+func (q queries) exec(ctx context.Context, query string, args ...any) (changed int64, err error) {
+	result, err := q.ExecContext(ctx, q.dialect.placed(query), args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+func (q queries) rows(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return q.QueryContext(ctx, q.dialect.placed(query), args...)
+}
+
+func (q queries) row(ctx context.Context, query string, args ...any) *sql.Row {
+	return q.QueryRowContext(ctx, q.dialect.placed(query), args...)
+}
+
+// placed gives a query its placeholders. Queries are few and constant, so each is rewritten once.
+func (d *dialect) placed(query string) string {
+	if !d.numbered || !strings.Contains(query, "?") {
+		return query
+	}
+	if q, ok := d.known.Load(query); ok {
+		return q.(string)
+	}
+	var b strings.Builder
+	for n, part := range strings.Split(query, "?") {
+		if n > 0 {
+			b.WriteString("$" + strconv.Itoa(n))
+		}
+		b.WriteString(part)
+	}
+	q := b.String()
+	d.known.Store(query, q)
+	return q
+}
