@@ -39,7 +39,7 @@ func (s *Server) Confirm(ctx context.Context, from Source, id string, r wire.Con
 }
 
 func (s *Server) confirm(ctx context.Context, from Source, id string, r wire.ConfirmationRequest) error {
-	entry := Entry{Time: s.now(), Event: EventConfirm, Session: id, Request: from.Request, Source: from.Address, Secret: r.Secret.String()}
+	entry := Entry{Time: s.now(), Event: EventConfirm, Session: id, Request: from.Request, Source: from.Address, Target: r.Secret.String()}
 	unknown := refusef(wire.Refused, "no such session")
 	if !wire.ValidSessionID(id) {
 		return unknown
@@ -64,7 +64,7 @@ func (s *Server) confirm(ctx context.Context, from Source, id string, r wire.Con
 	case kept.created.IsZero(): // not for the audit: anybody can make up ids
 		return unknown
 	case cause != nil:
-		entry.Class, entry.Cause = wire.Refused, cause.Error()
+		entry.refuse(&Refusal{Class: wire.Refused, Cause: cause})
 		if err := s.store.write(ctx, func(t *transaction) error { return t.audit(entry) }); err != nil {
 			return fmt.Errorf("confirm: %w", err)
 		}
@@ -72,7 +72,7 @@ func (s *Server) confirm(ctx context.Context, from Source, id string, r wire.Con
 	case !pending:
 		return nil
 	}
-	entry.Cause = "used by the guest"
+	entry.Reason = "used by the guest"
 	err = s.store.write(ctx, func(t *transaction) error {
 		var generation int64
 		if err := t.row(`SELECT n FROM generation`).Scan(&generation); err != nil {

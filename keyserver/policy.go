@@ -173,8 +173,10 @@ func (p SEVPolicy) Session() sev.Policy {
 }
 
 // Mode is the kind of digest that a guest under this policy has.
-func (p SEVPolicy) Mode() measure.Mode {
-	if p.Guest.Has(sev.ES) {
+func (p SEVPolicy) Mode() measure.Mode { return modeOf(p.Guest) }
+
+func modeOf(guest sev.Policy) measure.Mode {
+	if guest.Has(sev.ES) {
 		return measure.SEVES
 	}
 	return measure.SEV

@@ -77,7 +77,7 @@ func (s *Server) decide(ctx context.Context, from Source, id string, m sev.Measu
 		d.packet, d.refusal = s.judge(ctx, d, m, api)
 	}
 	if d.refusal != nil {
-		d.entry.Class, d.entry.Cause = d.refusal.Class, d.refusal.Cause.Error()
+		d.entry.refuse(d.refusal)
 	}
 	return d, nil
 }
@@ -137,7 +137,7 @@ func (s *Server) judge(ctx context.Context, d *decision, m sev.Measurement, api 
 		return sev.Packet{}, refusef(wire.Refused, "open session's keys: %w", err)
 	}
 	defer keys.Wipe()
-	d.entry.Policy = keys.Policy.String()
+	d.entry.Policy, d.entry.Kind = keys.Policy.String(), string(modeOf(keys.Policy))
 	about := d.found
 	none := d.kept.version == 0 || about.image == nil
 	if none {

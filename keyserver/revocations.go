@@ -115,7 +115,7 @@ func (s *Store) Revoke(ctx context.Context, r Revocation) error {
 		if _, err := t.revocations(); err != nil {
 			return err
 		}
-		entry := Entry{Time: r.Time, Event: EventRevoke, Cause: r.Reason}
+		entry := Entry{Time: r.Time, Event: EventRevoke, Reason: r.Reason}
 		switch r.Kind {
 		case RevokedImage:
 			m, err := t.image(r.Value)
@@ -126,10 +126,8 @@ func (s *Store) Revoke(ctx context.Context, r Revocation) error {
 			if _, err := t.exec(`DELETE FROM secrets WHERE image = ?`, m.name); err != nil {
 				return err
 			}
-		case RevokedDigest:
-			entry.Digest = r.Value
-		case RevokedChip:
-			entry.Chip = r.Value
+		case RevokedDigest, RevokedChip:
+			entry.Target = r.Value
 		case RevokedSecret:
 			image, id, _ := r.secret()
 			var err error
@@ -181,13 +179,11 @@ func (t *transaction) unrevoke(kind RevocationKind, value string, now time.Time)
 	switch kind {
 	case RevokedImage:
 		entry.Image = value
-	case RevokedDigest:
-		entry.Digest = value
-	case RevokedChip:
-		entry.Chip = value
+	case RevokedDigest, RevokedChip:
+		entry.Target = value
 	case RevokedSecret:
 		image, id, _ := Revocation{Value: value}.secret()
-		entry.Image, entry.Secret = image, id.String()
+		entry.Image, entry.Target = image, id.String()
 	}
 	return t.revocationsChanged(entry)
 }

@@ -83,7 +83,7 @@ func (t *transaction) changeSecret(image string, id guid.GUID, entry Entry, do f
 	if err := t.writeSecrets(m); err != nil {
 		return Entry{}, err
 	}
-	entry.Image, entry.Version, entry.PolicyVersion, entry.Secret = m.name, m.version, m.policyVersion, id.String()
+	entry.Image, entry.Version, entry.PolicyVersion, entry.Target = m.name, m.version, m.policyVersion, id.String()
 	entry.SecretVersion = v.find(id).current.version
 	return entry, nil
 }
@@ -141,7 +141,7 @@ func (s *Store) RotateSecret(ctx context.Context, image string, id guid.GUID, da
 
 // ConfirmSecret ends a rotation: the version before is gone from the store.
 func (s *Store) ConfirmSecret(ctx context.Context, image string, id guid.GUID, now time.Time) error {
-	_, err := s.change(ctx, image, id, Entry{Time: now, Event: EventConfirm, Cause: "by the owner"}, confirm)
+	_, err := s.change(ctx, image, id, Entry{Time: now, Event: EventConfirm, Reason: "by the owner"}, confirm)
 	return err
 }
 

@@ -98,7 +98,7 @@ func (s *Server) OpenSession(ctx context.Context, from Source, r wire.SessionReq
 	entry := Entry{Time: now, Event: EventSession, Request: from.Request, Source: from.Address, Image: r.Image}
 	p, refusal := s.chains.verify(r)
 	if refusal != nil {
-		entry.Class, entry.Cause = refusal.Class, refusal.Cause.Error()
+		entry.refuse(refusal)
 		if err := s.store.write(ctx, func(t *transaction) error { return t.audit(entry) }); err != nil {
 			return wire.Session{}, err
 		}
@@ -122,7 +122,7 @@ func (s *Server) OpenSession(ctx context.Context, from Source, r wire.SessionReq
 	if err != nil {
 		return wire.Session{}, fmt.Errorf("make session: %w", err)
 	}
-	entry.Session, entry.Platform, entry.Chip, entry.Policy = kept.id, p.name, p.chip, guest.String()
+	entry.Session, entry.Platform, entry.Chip, entry.Policy, entry.Kind = kept.id, p.name, p.chip, guest.String(), string(modeOf(guest))
 	err = s.store.write(ctx, func(t *transaction) error {
 		gone, err := t.makeRoom(s.maxSessions, now)
 		if err != nil {

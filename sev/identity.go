@@ -20,15 +20,32 @@ const identityBits = 2048
 // NewPlatform makes a platform with a whole chain of its own, ARK to PDH. The Diffie-Hellman key
 // comes from random; the signing keys, which are forgotten at once, from the system.
 func NewPlatform(random io.Reader, api API) (*Platform, error) {
-	p := &Platform{API: api}
-	var err error
-	if p.pdh, err = newDiffieHellman(random); err != nil {
+	list, err := NewPlatforms(random, api, 1)
+	if err != nil {
+		return nil, err
+	}
+	return list[0], nil
+}
+
+// NewPlatforms makes a number of platforms, as NewPlatform does, under one ARK and ASK.
+func NewPlatforms(random io.Reader, api API, count int) ([]*Platform, error) {
+	ark, ask, err := issueCA()
+	if err != nil {
 		return nil, fmt.Errorf("make platform: %w", err)
 	}
-	if p.Chain, err = issueChain(p.pdh.PublicKey(), api); err != nil {
-		return nil, fmt.Errorf("make platform: %w", err)
+	list := make([]*Platform, count)
+	for i := range list {
+		p := &Platform{API: api}
+		if p.pdh, err = newDiffieHellman(random); err != nil {
+			return nil, fmt.Errorf("make platform: %w", err)
+		}
+		p.Chain = Chain{ARK: ark.certificate, ASK: ask.certificate}
+		if err := p.Chain.issue(ask.issuer, p.pdh.PublicKey(), api); err != nil {
+			return nil, fmt.Errorf("make platform: %w", err)
+		}
+		list[i] = p
 	}
-	return p, nil
+	return list, nil
 }
 
 // issuer is a private key and the name under which it signs.
@@ -37,24 +54,24 @@ type issuer struct {
 	private crypto.Signer
 }
 
-func issueChain(pdh *ecdh.PublicKey, api API) (Chain, error) {
-	var c Chain
-	ark, err := newCA(UsageARK)
-	if err != nil {
-		return Chain{}, err
+func issueCA() (ark, ask newCAKey, err error) {
+	if ark, err = newCA(UsageARK); err != nil {
+		return newCAKey{}, newCAKey{}, err
 	}
-	ask, err := newCA(UsageASK)
-	if err != nil {
-		return Chain{}, err
+	if ask, err = newCA(UsageASK); err != nil {
+		return newCAKey{}, newCAKey{}, err
 	}
-	c.ARK, c.ASK = ark.certificate, ask.certificate
-	for _, child := range []*CACertificate{c.ARK, c.ASK} {
-		child.CertifyingID = c.ARK.KeyID
+	for _, child := range []*CACertificate{ark.certificate, ask.certificate} {
+		child.CertifyingID = ark.certificate.KeyID
 		if child.Signature, err = ark.sign(child.signed()); err != nil {
-			return Chain{}, err
+			return newCAKey{}, newCAKey{}, err
 		}
 	}
+	return ark, ask, nil
+}
 
+// issue makes what stands below the ASK, down to the PDH.
+func (c *Chain) issue(ask issuer, pdh *ecdh.PublicKey, api API) (err error) {
 	var oca, cek, pek issuer
 	for _, part := range []struct {
 		usage Usage
@@ -62,7 +79,7 @@ func issueChain(pdh *ecdh.PublicKey, api API) (Chain, error) {
 		by    *issuer
 	}{{UsageOCA, &c.OCA, &oca}, {UsageCEK, &c.CEK, &cek}, {UsagePEK, &c.PEK, &pek}} {
 		if *part.to, *part.by, err = newSigning(part.usage); err != nil {
-			return Chain{}, err
+			return err
 		}
 	}
 	c.PEK.APIMajor, c.PEK.APIMinor = api.Major, api.Minor
@@ -72,15 +89,15 @@ func issueChain(pdh *ecdh.PublicKey, api API) (Chain, error) {
 		by    []issuer
 	}{
 		{c.OCA, []issuer{oca}},
-		{c.CEK, []issuer{ask.issuer}},
+		{c.CEK, []issuer{ask}},
 		{c.PEK, []issuer{oca, cek}},
 		{c.PDH, []issuer{pek}},
 	} {
 		if err := link.child.sign(link.by...); err != nil {
-			return Chain{}, err
+			return err
 		}
 	}
-	return c, nil
+	return nil
 }
 
 type newCAKey struct {

@@ -21,6 +21,7 @@ import (
 	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/initramfs"
 	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/ovmf"
 )
@@ -307,7 +308,7 @@ func (b *buildRun) bundle(ctx context.Context, diskUUID string) ([]byte, *grub.I
 func (b *buildRun) record(firmware []byte, disk *image.Result, info *grub.Info, kernels []initramfs.Kernel) (*measure.Record, error) {
 	base := sha256.Sum256(b.firmware)
 	madeWith := map[string]string{
-		"sealboot":             version(),
+		"sealboot":             cli.Version(),
 		"grub":                 info.GRUBVersion,
 		"grub_modules_sha256":  info.ModulesSHA256,
 		"grub_config_sha256":   info.ConfigSHA256,

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sealboot/sealboot/explain"
 	"github.com/sealboot/sealboot/explain/snpreport"
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/ovmf"
 	"github.com/sealboot/sealboot/sev"
 )
@@ -100,7 +101,7 @@ func (a *app) explain(cmd *cobra.Command, f *explainFlags) error {
 	if m := q.Measured; m != nil {
 		defer clear(m.TIK[:])
 	}
-	if q.Record, err = readRecord(f.record); err != nil {
+	if q.Record, err = cli.ReadRecord(f.record); err != nil {
 		return err
 	}
 	for _, name := range f.firmware {

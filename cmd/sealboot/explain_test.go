@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-sev-guest/abi"
 	testsev "github.com/google/go-sev-guest/testing"
 
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/measure"
 )
 
@@ -48,7 +49,7 @@ func TestExplainReport(t *testing.T) {
 		}
 		args := []string{"explain", "--record", dir + "/record.json", "--report", dir + "/report", "--firmware", dir + "/fw.fd"}
 		var out, messages bytes.Buffer
-		if code := run(t.Context(), append(args, "--json"), nil, &out, &messages); code != exitYes {
+		if code := run(t.Context(), append(args, "--json"), nil, &out, &messages); code != cli.ExitYes {
 			t.Fatalf("%s: exit code %d: %s", what, code, &messages)
 		}
 		var answer struct {
@@ -64,7 +65,7 @@ func TestExplainReport(t *testing.T) {
 			t.Errorf("%s: %s", what, &out)
 		}
 		out.Reset()
-		if code := run(t.Context(), args, nil, &out, &messages); code != exitYes || !strings.Contains(out.String(), "signature not checked") || !strings.Contains(out.String(), "host data ") {
+		if code := run(t.Context(), args, nil, &out, &messages); code != cli.ExitYes || !strings.Contains(out.String(), "signature not checked") || !strings.Contains(out.String(), "host data ") {
 			t.Errorf("%s: exit code %d: %s", what, code, &out)
 		}
 	}

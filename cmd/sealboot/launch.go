@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/keyserver/client"
 	"github.com/sealboot/sealboot/launch"
 )
@@ -96,7 +97,7 @@ func (a *app) launch(cmd *cobra.Command, f launchFlags) (err error) {
 		}
 	}
 	if err := f.spec.Validate(); err != nil {
-		return usagef("%s", oneLine(err))
+		return usagef("%s", cli.OneLine(err))
 	}
 	web, err := webClient(f.serverCA)
 	if err != nil {

@@ -216,19 +216,6 @@ func (f *measureFlags) vcpu(flags *pflag.FlagSet, s *measure.Spec) error {
 	return nil
 }
 
-func readRecord(name string) (*measure.Record, error) {
-	in, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	record, err := measure.ReadRecord(in)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return record, nil
-}
-
 func modeNames() (names []string) {
 	for _, m := range measure.Modes() {
 		names = append(names, string(m))

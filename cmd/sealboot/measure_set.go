@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/measure"
 )
 
@@ -184,7 +185,7 @@ func (f *measureFlags) writeRecord(spec measure.Spec, set []measure.LaunchDigest
 	if spec.Mode == measure.SNPOVMFHash || spec.OVMFHash != nil {
 		return usagef("--record takes whole launches only")
 	}
-	record, err := readRecord(f.record)
+	record, err := cli.ReadRecord(f.record)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		if f.diskUUID == "" || f.headerPin == "" {
@@ -194,7 +195,7 @@ func (f *measureFlags) writeRecord(spec measure.Spec, set []measure.LaunchDigest
 		if err := disk.HeaderPin.UnmarshalText([]byte(f.headerPin)); err != nil {
 			return usagef("--header-pin: %v", err)
 		}
-		if record, err = measure.NewRecordOf(spec.Firmware, set, disk, map[string]string{"sealboot": version()}); err != nil {
+		if record, err = measure.NewRecordOf(spec.Firmware, set, disk, map[string]string{"sealboot": cli.Version()}); err != nil {
 			return err
 		}
 	case err != nil:

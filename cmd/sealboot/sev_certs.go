@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/sev"
 )
 
@@ -33,7 +34,7 @@ func readCertificateFiles(names []string) (sev.Certificates, error) {
 // that is whole and not to be trusted is a clear no.
 func trustedChain(names, trustRoots []string) (chain sev.Chain, product string, root sev.RootDigest, err error) {
 	none := sev.RootDigest{}
-	roots, err := trustedRoots(trustRoots)
+	roots, err := cli.TrustedRoots(trustRoots)
 	if err != nil {
 		return sev.Chain{}, "", none, err
 	}
@@ -92,7 +93,7 @@ a chain that is not, {"trusted", "why"}; root is the SHA-256 of the root's publi
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			_, product, root, err := trustedChain(files, trustRoots)
-			if refusal := (*exitError)(nil); asJSON && errors.As(err, &refusal) && refusal.code == exitNo {
+			if refusal := (*cli.ExitError)(nil); asJSON && errors.As(err, &refusal) && refusal.Code == cli.ExitNo {
 				return errors.Join(a.printJSON(map[string]any{"trusted": false, "why": refusal.Error()}), err)
 			}
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/ovmf"
 	"github.com/sealboot/sealboot/sev"
@@ -199,7 +200,7 @@ func (f verifyFlags) digests(policy sev.Policy) ([]sev.Digest, error) {
 		}
 		return []sev.Digest{sev.Digest(raw)}, nil
 	case f.record != "":
-		record, err := readRecordFile(f.record)
+		record, err := cli.ReadRecord(f.record)
 		if err != nil {
 			return nil, err
 		}

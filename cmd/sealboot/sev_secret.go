@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/internal/guid"
 	"github.com/sealboot/sealboot/ovmf"
 	"github.com/sealboot/sealboot/sev"
@@ -134,7 +135,7 @@ func (a *app) sevSecret(f secretFlags) error {
 // area says where the firmware takes its secrets, and begins the table with what the record has for it.
 func (f secretFlags) area() (ovmf.Area, sev.SecretTable, error) {
 	if f.record != "" {
-		record, err := readRecordFile(f.record)
+		record, err := cli.ReadRecord(f.record)
 		if err != nil {
 			return ovmf.Area{}, nil, err
 		}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/sealboot/sealboot/e2e/psp"
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/internal/qmp"
 	"github.com/sealboot/sealboot/internal/testtool"
 	"github.com/sealboot/sealboot/ovmf"
@@ -151,12 +152,12 @@ func TestSEVVirtRecorded(t *testing.T) {
 	for _, v := range virtCases(t) {
 		t.Run(v.Name, func(t *testing.T) {
 			verify := append([]string{"sev", "verify-measurement"}, v.flags(t)...)
-			out, _ := expectCode(t, exitYes, append(verify, "--measurement", v.Measurement)...)
+			out, _ := expectCode(t, cli.ExitYes, append(verify, "--measurement", v.Measurement)...)
 			if want := "match: launch digest " + v.Digest + "\n"; out != want {
 				t.Errorf("%q, want %q", out, want)
 			}
-			expectCode(t, exitYes, append(verify, "--measurement", write(t, "m", unbase64(t, v.Measurement)))...)
-			out, errs := expectCode(t, exitNo, append(verify, "--measurement", v.Spoilt)...)
+			expectCode(t, cli.ExitYes, append(verify, "--measurement", write(t, "m", unbase64(t, v.Measurement)))...)
+			out, errs := expectCode(t, cli.ExitNo, append(verify, "--measurement", v.Spoilt)...)
 			if out != "" || !strings.Contains(errs, "does not match") {
 				t.Errorf("%q, %q", out, errs)
 			}
@@ -181,7 +182,7 @@ func (v virtCase) seal(t *testing.T) (header, payload string) {
 	for id, data := range v.Secrets {
 		args = append(args, "--entry", id+":"+write(t, "secret", unhex(t, data)))
 	}
-	expectCode(t, exitYes, args...)
+	expectCode(t, cli.ExitYes, args...)
 	return readText(t, filepath.Join(dir, "header")), readText(t, filepath.Join(dir, "payload"))
 }
 
@@ -214,7 +215,7 @@ func TestSEVVirtBeside(t *testing.T) {
 			for _, measurement := range []string{v.Measurement, v.Spoilt} {
 				ours := run(t.Context(), append([]string{"sev", "verify-measurement", "--measurement", measurement}, flags...), nil, io.Discard, io.Discard)
 				err := exec.Command(python, append([]string{tool, "--measurement", measurement}, flags...)...).Run()
-				if (ours == exitYes) != (err == nil) || ours != exitYes && ours != exitNo {
+				if (ours == cli.ExitYes) != (err == nil) || ours != cli.ExitYes && ours != cli.ExitNo {
 					t.Errorf("%s: exit code %d, theirs: %v", measurement, ours, err)
 				}
 			}
@@ -239,11 +240,11 @@ func launchByHand(t *testing.T, format string) {
 	pdh := write(t, "pdh", []byte(base64.StdEncoding.EncodeToString(platform.Chain.PDH.Encode())))
 	chain, ca := write(t, "chain", platform.Chain.EncodePlatform()), write(t, "ca", platform.Chain.EncodeCA())
 	session := []string{"sev", "session", "--pdh", pdh, "--cert-chain", chain, "--ca", ca, "--policy", "nodbg,noks,nosend", "--output", dir, "--format", format, "--json"}
-	expectCode(t, exitNo, session...) // its root is not AMD's
+	expectCode(t, cli.ExitNo, session...) // its root is not AMD's
 	if _, err := os.Stat(dir); err == nil {
 		t.Fatal("files for a platform that is not trusted")
 	}
-	out, _ := expectCode(t, exitYes, append(session, "--trust-root", ca)...)
+	out, _ := expectCode(t, cli.ExitYes, append(session, "--trust-root", ca)...)
 	var files struct{ Godh, Session, TIK, TEK, TK, Policy string }
 	if err := json.Unmarshal([]byte(out), &files); err != nil {
 		t.Fatal(err)
@@ -282,20 +283,20 @@ func launchByHand(t *testing.T, format string) {
 		"sev", "verify-measurement", "--measurement", launch.Data, "--policy", files.Policy, "--firmware", firmware,
 		"--api-major", strconv.Itoa(info.APIMajor), "--api-minor", strconv.Itoa(info.APIMinor), "--build-id", strconv.Itoa(info.BuildID),
 	}, keys...)
-	expectCode(t, exitYes, verify...)
-	expectCode(t, exitNo, append(verify, "--policy", "0x0a")...)
-	expectCode(t, exitNo, append(verify, "--build-id", "22")...)
+	expectCode(t, cli.ExitYes, verify...)
+	expectCode(t, cli.ExitNo, append(verify, "--policy", "0x0a")...)
+	expectCode(t, cli.ExitNo, append(verify, "--build-id", "22")...)
 	image, err := os.ReadFile(firmware)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tampered := bytes.Clone(image)
 	tampered[0x1000] ^= 1
-	expectCode(t, exitNo, append(verify, "--firmware", write(t, "tampered.fd", tampered))...)
+	expectCode(t, cli.ExitNo, append(verify, "--firmware", write(t, "tampered.fd", tampered))...)
 
 	passphrase := []byte("correct horse battery staple")
 	header, payload := filepath.Join(dir, "header"), filepath.Join(dir, "payload")
-	expectCode(t, exitYes, append([]string{
+	expectCode(t, cli.ExitYes, append([]string{
 		"sev", "secret", "--measurement", launch.Data, "--key-file", write(t, "passphrase", passphrase), "--firmware", firmware,
 		"--secret-header", header, "--secret-payload", payload,
 	}, keys...)...)

@@ -27,7 +27,7 @@ const runs = 5
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	only := flag.String("only", "", "one of: encrypt, memory, boot, commands")
+	only := flag.String("only", "", "one of: commands, keyserver, encrypt, memory, boot")
 	temp := flag.String("dir", os.TempDir(), "folder for the data, some 40 GiB")
 	flag.Parse()
 	if err := run(ctx, *only, *temp); err != nil {
@@ -54,7 +54,7 @@ func run(ctx context.Context, only, temp string) (err error) {
 	parts := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"commands", b.commands}, {"encrypt", b.encrypt}, {"memory", b.memory}, {"boot", b.boot}}
+	}{{"commands", b.commands}, {"keyserver", b.keyServer}, {"encrypt", b.encrypt}, {"memory", b.memory}, {"boot", b.boot}}
 	known := false
 	for _, part := range parts {
 		if only != "" && only != part.name {

@@ -66,11 +66,12 @@ func (l *Lab) Serve(ctx context.Context, args ...string) (*Server, error) {
 	}
 	address := l.Path("address")
 	os.Remove(address)
-	args = append([]string{"keyserver", "serve", "--store", l.Store(), "--listen", "127.0.0.1:0", "--address-file", address, "--trust-root", root}, args...)
-	fmt.Fprintf(l.Log, "$ sealboot %s &\n", strings.Join(args, " "))
-	s := &Server{log: new(buffer), cmd: exec.Command(filepath.Join(l.Bin, "sealboot"), args...)}
+	args = append([]string{"serve", "--store", l.Store(), "--listen", "127.0.0.1:0", "--address-file", address, "--trust-root", root}, args...)
+	fmt.Fprintf(l.Log, "$ sealboot-keyserver %s &\n", strings.Join(args, " "))
+	s := &Server{log: new(buffer), cmd: exec.Command(filepath.Join(l.Bin, "sealboot-keyserver"), args...)}
 	s.cmd.Stderr = s.log
-	// The server ends with whoever started it, even if that one is killed.
+	// The server ends with whoever started it, even if that one is killed. The signal belongs to a thread, and
+	// may be lost where `sealboot keyserver` becomes the server: so it is started under its own name.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
@@ -83,6 +84,9 @@ func (l *Lab) Serve(ctx context.Context, args ...string) (*Server, error) {
 	}
 	return nil, errors.Join(fmt.Errorf("the key server did not begin to listen: %s", s.log), s.Stop())
 }
+
+// PID is the server's process.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
 
 // Stop ends the server as its owner would.
 func (s *Server) Stop() error {

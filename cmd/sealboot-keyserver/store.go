@@ -8,30 +8,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/keyserver"
 )
-
-func (a *app) keyserverCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "keyserver",
-		Short: "Keep disks' passphrases and release them to measured machines alone",
-		Long: `keyserver keeps images in a store (--store DIR, an SQLite database) and serves their
-secrets to machines whose launch measurement fits the image's boot record.
-
-The store's secrets are encrypted under a store key, which lies outside of the folder: in the
-file --store-key-file names, or DIR.key. The first register makes both. Keep a copy of the key
-apart from the store: neither is of use without the other.`,
-	}
-	cmd.AddCommand(a.keyserverRegisterCommand(), a.keyserverRevokeCommand(), a.keyserverServeCommand(),
-		a.keyserverListCommand(), a.keyserverAuditCommand())
-	return cmd
-}
 
 // storeFlags name a store and its key.
 type storeFlags struct {
@@ -55,10 +39,10 @@ func (f *storeFlags) keyName() string {
 // open opens a store that is there.
 func (f *storeFlags) open(ctx context.Context) (*keyserver.Store, error) {
 	if f.dir == "" {
-		return nil, usagef("no store: give --store DIR")
+		return nil, cli.Usagef("no store: give --store DIR")
 	}
 	if !keyserver.StoreExists(f.dir) {
-		return nil, fmt.Errorf("%w in %s: sealboot keyserver register makes one", keyserver.ErrNoStore, f.dir)
+		return nil, fmt.Errorf("%w in %s: sealboot-keyserver register makes one", keyserver.ErrNoStore, f.dir)
 	}
 	key, err := readStoreKey(f.keyName())
 	if errors.Is(err, os.ErrNotExist) {
@@ -78,7 +62,7 @@ func (f *storeFlags) open(ctx context.Context) (*keyserver.Store, error) {
 // that is there.
 func (f *storeFlags) openOrMake(ctx context.Context) (*keyserver.Store, error) {
 	if f.dir == "" {
-		return nil, usagef("no store: give --store DIR")
+		return nil, cli.Usagef("no store: give --store DIR")
 	}
 	if keyserver.StoreExists(f.dir) {
 		return f.open(ctx)
@@ -144,6 +128,3 @@ func readStoreKey(name string) (*keyserver.Key, error) {
 func closing(store *keyserver.Store, err *error) {
 	*err = errors.Join(*err, store.Close())
 }
-
-// oneLine keeps an error that joins several on one line of a terminal.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -5,23 +5,20 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/keyserver"
-	"github.com/sealboot/sealboot/sev"
 )
 
-// serveFlags are the flags of keyserver serve.
+// serveFlags are the flags of serve.
 type serveFlags struct {
 	store           storeFlags
 	listen          string
@@ -35,7 +32,7 @@ type serveFlags struct {
 	asJSON          bool
 }
 
-func (a *app) keyserverServeCommand() *cobra.Command {
+func (a *app) serveCommand() *cobra.Command {
 	var f serveFlags
 	cmd := &cobra.Command{
 		Use:   "serve --store DIR",
@@ -47,10 +44,10 @@ keyserver/PROTOCOL.md.
 Plain HTTP is served on loopback addresses alone; every other one needs --tls-cert and --tls-key (TLS 1.3).
 When it listens, serve prints its URL on standard output, with --json as {"url"}; --address-file also
 writes it to a file. The log goes to standard error. SIGTERM and SIGINT stop it after the requests under way.`,
-		Example: `  sealboot keyserver serve --store keys --listen 0.0.0.0:8443 --tls-cert tls.crt --tls-key tls.key
-  sealboot keyserver serve --store keys --listen 127.0.0.1:0 --address-file url --trust-root ca.bin`,
+		Example: `  sealboot-keyserver serve --store keys --listen 0.0.0.0:8443 --tls-cert tls.crt --tls-key tls.key
+  sealboot-keyserver serve --store keys --listen 127.0.0.1:0 --address-file url --trust-root ca.bin`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.keyserverServe(cmd.Context(), f) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), f) },
 	}
 	f.store.add(cmd)
 	flags := cmd.Flags()
@@ -68,15 +65,15 @@ writes it to a file. The log goes to standard error. SIGTERM and SIGINT stop it 
 	return cmd
 }
 
-func (a *app) keyserverServe(ctx context.Context, f serveFlags) (err error) {
+func (a *app) serve(ctx context.Context, f serveFlags) (err error) {
 	if f.ttl <= 0 || f.maxSessions <= 0 || f.rate <= 0 {
-		return usagef("--session-ttl, --max-sessions and --rate must be more than nothing")
+		return cli.Usagef("--session-ttl, --max-sessions and --rate must be more than nothing")
 	}
 	log, err := newLog(a.stderr, f.logFormat)
 	if err != nil {
 		return err
 	}
-	roots, err := trustedRoots(f.trustRoots)
+	roots, err := cli.TrustedRoots(f.trustRoots)
 	if err != nil {
 		return err
 	}
@@ -142,22 +139,22 @@ func newLog(w io.Writer, format string) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, nil)), nil
 	}
-	return nil, usagef("--log-format %q is neither text nor json", format)
+	return nil, cli.Usagef("--log-format %q is neither text nor json", format)
 }
 
 // listenSecurity gives the TLS configuration, nil for plain HTTP, which only a loopback address may have.
 func listenSecurity(listen, certFile, keyFile string) (*tls.Config, error) {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {
-		return nil, usagef("--listen %q is not HOST:PORT", listen)
+		return nil, cli.Usagef("--listen %q is not HOST:PORT", listen)
 	}
 	if (certFile == "") != (keyFile == "") {
-		return nil, usagef("--tls-cert and --tls-key belong together")
+		return nil, cli.Usagef("--tls-cert and --tls-key belong together")
 	}
 	if certFile == "" {
 		// Names are not resolved: what is loopback now need not be so when it is listened on.
 		if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-			return nil, usagef("--listen %s without TLS: give --tls-cert and --tls-key, or listen on 127.0.0.1 or [::1]", listen)
+			return nil, cli.Usagef("--listen %s without TLS: give --tls-cert and --tls-key, or listen on 127.0.0.1 or [::1]", listen)
 		}
 		return nil, nil
 	}
@@ -166,50 +163,4 @@ func listenSecurity(listen, certFile, keyFile string) (*tls.Config, error) {
 		return nil, fmt.Errorf("read TLS certificate: %w", err)
 	}
 	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}}, nil
-}
-
-// maxRootFile bounds a file given as --trust-root: ASK and ARK of 4096 bits take 3200 bytes.
-const maxRootFile = 16 << 10
-
-// trustedRoots gives AMD's roots and those that were named.
-func trustedRoots(extra []string) (sev.RootSet, error) {
-	roots := sev.AMDRoots()
-	for _, value := range extra {
-		digest, err := rootDigest(value)
-		if err != nil {
-			return nil, err
-		}
-		roots = roots.With("own-root-"+digest.String()[:8], digest)
-	}
-	return roots, nil
-}
-
-// rootDigest takes a digest, or a file that holds one, an ARK, or an ASK and an ARK of the same size.
-func rootDigest(value string) (sev.RootDigest, error) {
-	if digest, err := sev.ParseRootDigest(value); err == nil {
-		return digest, nil
-	}
-	f, err := os.Open(value)
-	if errors.Is(err, os.ErrNotExist) {
-		return sev.RootDigest{}, usagef("--trust-root %q is neither 64 hexadecimal digits nor a file", value)
-	}
-	if err != nil {
-		return sev.RootDigest{}, fmt.Errorf("read root: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxRootFile+1))
-	if err != nil {
-		return sev.RootDigest{}, fmt.Errorf("read root: %w", err)
-	}
-	if digest, err := sev.ParseRootDigest(strings.TrimSpace(string(data))); err == nil {
-		return digest, nil
-	}
-	ark, err := sev.ParseCACertificate(data)
-	if err != nil && len(data)%2 == 0 {
-		ark, err = sev.ParseCACertificate(data[len(data)/2:])
-	}
-	if err != nil {
-		return sev.RootDigest{}, fmt.Errorf("read root %s: neither a digest nor an ARK: %w", value, err)
-	}
-	return ark.KeyDigest()
 }

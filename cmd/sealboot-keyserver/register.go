@@ -4,19 +4,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/keyserver"
 	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/sev"
 )
 
-func (a *app) keyserverRegisterCommand() *cobra.Command {
+func (a *app) registerCommand() *cobra.Command {
 	var store storeFlags
 	var record, keyFile, name, minAPI string
 	var es, replace, asJSON bool
@@ -31,21 +31,21 @@ asks for SEV-ES as well, for which the record needs digests of mode seves. The s
 made when they are not there. A running server sees the image at once.
 
 --json prints {"name", "version", "mode", "digests"} on standard output.`,
-		Example: `  sealboot keyserver register --record out/record.json --key-file out/passphrase --name web --store keys`,
+		Example: `  sealboot-keyserver register --record out/record.json --key-file out/passphrase --name web --store keys`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if record == "" {
-				return usagef("no boot record: give --record FILE")
+				return cli.Usagef("no boot record: give --record FILE")
 			}
 			policy, err := registerPolicy(es, minAPI)
 			if err != nil {
 				return err
 			}
-			r, err := readRecordFile(record)
+			r, err := cli.ReadRecord(record)
 			if err != nil {
 				return err
 			}
-			passphrase, err := a.readKeyFile(keyFile)
+			passphrase, err := cli.ReadKeyFile(keyFile, a.stdin)
 			if err != nil {
 				return err
 			}
@@ -115,34 +115,21 @@ func parseAPI(s string) (sev.API, error) {
 	var numbers [3]uint8
 	parts := strings.Split(s, ".")
 	if len(parts) < 2 || len(parts) > 3 {
-		return sev.API{}, usagef("--min-api %q is not MAJOR.MINOR or MAJOR.MINOR.BUILD", s)
+		return sev.API{}, cli.Usagef("--min-api %q is not MAJOR.MINOR or MAJOR.MINOR.BUILD", s)
 	}
 	for i, part := range parts {
 		n, err := strconv.ParseUint(part, 10, 8)
 		if err != nil {
-			return sev.API{}, usagef("--min-api %q is not MAJOR.MINOR or MAJOR.MINOR.BUILD, each up to 255", s)
+			return sev.API{}, cli.Usagef("--min-api %q is not MAJOR.MINOR or MAJOR.MINOR.BUILD, each up to 255", s)
 		}
 		numbers[i] = uint8(n)
 	}
 	return sev.API{Major: numbers[0], Minor: numbers[1], Build: numbers[2]}, nil
 }
 
-func readRecordFile(name string) (*measure.Record, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("read boot record: %w", err)
-	}
-	defer f.Close()
-	r, err := measure.ReadRecord(f)
-	if err != nil {
-		return nil, fmt.Errorf("read boot record %s: %w", name, err)
-	}
-	return r, nil
-}
-
 // registerError says what to do next, where that is known.
 func registerError(err error) error {
-	text := oneLine(err)
+	text := cli.OneLine(err)
 	switch {
 	case errors.Is(err, keyserver.ErrImageThere):
 		text += ": --replace makes this its next version"
@@ -152,7 +139,7 @@ func registerError(err error) error {
 		text += ": use a shorter passphrase or a firmware with a larger secret area"
 	}
 	if errors.Is(err, keyserver.ErrImageThere) {
-		return refusef("%s", text)
+		return cli.Refusef("%s", text)
 	}
 	return errors.New(text)
 }

@@ -9,10 +9,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/keyserver"
 )
 
-func (a *app) keyserverListCommand() *cobra.Command {
+func (a *app) listCommand() *cobra.Command {
 	var store storeFlags
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -22,7 +23,7 @@ func (a *app) keyserverListCommand() *cobra.Command {
 
 --json prints an array of {"name", "version", "registered", "revoked", "mode", "policy", "digests",
 "disk_uuid"}.`,
-		Example: `  sealboot keyserver list --store keys --json`,
+		Example: `  sealboot-keyserver list --store keys --json`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			s, err := store.open(cmd.Context())
@@ -54,13 +55,13 @@ func (a *app) keyserverListCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) keyserverRevokeCommand() *cobra.Command {
+func (a *app) revokeCommand() *cobra.Command {
 	var store storeFlags
 	cmd := &cobra.Command{
 		Use:     "revoke NAME --store DIR",
 		Short:   "Release no secret of an image any more",
 		Long:    `revoke ends an image at once, for sessions that are open too. register --replace takes it up again.`,
-		Example: `  sealboot keyserver revoke web --store keys`,
+		Example: `  sealboot-keyserver revoke web --store keys`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			s, err := store.open(cmd.Context())
@@ -70,7 +71,7 @@ func (a *app) keyserverRevokeCommand() *cobra.Command {
 			defer closing(s, &err)
 			revocation := keyserver.Revocation{Kind: keyserver.RevokedImage, Value: args[0], Reason: "by command", Time: time.Now()}
 			if err := s.Revoke(cmd.Context(), revocation); errors.Is(err, keyserver.ErrNoImage) {
-				return refusef("%v", err)
+				return cli.Refusef("%v", err)
 			} else if err != nil {
 				return err
 			}
@@ -82,7 +83,7 @@ func (a *app) keyserverRevokeCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) keyserverAuditCommand() *cobra.Command {
+func (a *app) auditCommand() *cobra.Command {
 	var store storeFlags
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -93,7 +94,7 @@ that holds the rows together as it goes: after a changed, dropped or moved row i
 
 --json prints one object a line: "seq", "time", "event" (register, session, release, expire, revoke), "class" (absent:
 granted), "cause", "image", "image_version", "session", "request", "source", "platform", "policy", "api", "digest", "count", "mac".`,
-		Example: `  sealboot keyserver audit --store keys --json | jq 'select(.class == "refused")'`,
+		Example: `  sealboot-keyserver audit --store keys --json | jq 'select(.class == "refused")'`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			s, err := store.open(cmd.Context())
@@ -112,7 +113,7 @@ granted), "cause", "image", "image_version", "session", "request", "source", "pl
 				return err
 			})
 			if chain := (*keyserver.ChainError)(nil); errors.As(err, &chain) {
-				return refusef("audit does not hold: %v", err)
+				return cli.Refusef("audit does not hold: %v", err)
 			}
 			if err != nil {
 				return err

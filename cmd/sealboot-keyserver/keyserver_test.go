@@ -40,7 +40,7 @@ type keyserverRun struct {
 	stop func() int
 }
 
-// serveKeys runs `sealboot keyserver serve` until it says where it listens.
+// serveKeys runs `sealboot-keyserver serve` until it says where it listens.
 func serveKeys(t *testing.T, args ...string) *keyserverRun {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -48,7 +48,7 @@ func serveKeys(t *testing.T, args ...string) *keyserverRun {
 	r := &keyserverRun{log: new(bytes.Buffer)}
 	code := make(chan int, 1)
 	go func() {
-		code <- run(ctx, append([]string{"keyserver", "serve"}, args...), strings.NewReader(""), in, r.log)
+		code <- run(ctx, append([]string{"serve"}, args...), strings.NewReader(""), in, r.log)
 		in.Close()
 	}()
 	var first struct{ URL string }
@@ -96,12 +96,12 @@ func keyserverStore(t *testing.T) (dir string, platform *sev.Platform, digest se
 	noError(t, os.WriteFile(filepath.Join(dir, "record.json"), text, 0o600))
 	noError(t, os.WriteFile(filepath.Join(dir, "passphrase"), []byte(keyserverPassphrase), 0o600))
 	noError(t, os.WriteFile(filepath.Join(dir, "ca"), platform.Chain.EncodeCA(), 0o600))
-	sealboot(t, 0, "keyserver", "register", "--record", dir+"/record.json", "--key-file", dir+"/passphrase", "--name", "web", "--store", dir+"/keys")
+	command(t, 0, "register", "--record", dir+"/record.json", "--key-file", dir+"/passphrase", "--name", "web", "--store", dir+"/keys")
 	return dir, platform, digest
 }
 
-// sealboot runs the command, checks its exit code, and gives what it printed.
-func sealboot(t *testing.T, want int, args ...string) string {
+// command runs the program, checks its exit code, and gives what it printed.
+func command(t *testing.T, want int, args ...string) string {
 	t.Helper()
 	var out, errs bytes.Buffer
 	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != want {
@@ -193,7 +193,7 @@ func TestKeyserverServes(t *testing.T) {
 			t.Fatalf("serve ended with %d\n%s", code, s.log)
 		}
 	}
-	audit := sealboot(t, 0, append([]string{"keyserver", "audit"}, store...)...)
+	audit := command(t, 0, append([]string{"audit"}, store...)...)
 	if n := strings.Count(audit, " release granted "); n != 4 {
 		t.Errorf("%d releases in the audit:\n%s", n, audit)
 	}
