@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"strings"
 )
@@ -51,6 +52,23 @@ func ReadBundle(folder fs.FS) (*Bundle, error) {
 		return nil, fmt.Errorf("read certificates: %w", err)
 	}
 	return b, nil
+}
+
+// OpenBundle reads a file, or a folder as ReadBundle does.
+func OpenBundle(name string) (*Bundle, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("read certificates: %w", err)
+	}
+	if info.IsDir() {
+		return ReadBundle(os.DirFS(name))
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("read certificates: %w", err)
+	}
+	defer f.Close()
+	return ReadBundleFile(name, f)
 }
 
 // ReadBundleFile reads one file.

@@ -3,6 +3,7 @@ package snp_test
 import (
 	"bytes"
 	"errors"
+	"os"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -72,5 +73,23 @@ func TestBundle(t *testing.T) {
 		if _, err := snp.ReadBundle(folder); err == nil {
 			t.Errorf("%s is taken", name)
 		}
+	}
+}
+
+// TestOpenBundle takes a folder, and one file.
+func TestOpenBundle(t *testing.T) {
+	a, dir := amds()[snp.Milan], t.TempDir()
+	if err := os.WriteFile(dir+"/milan.pem", fake.PEM(a.ASK(), a.ARK(), a.VCEK()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{dir, dir + "/milan.pem"} {
+		b, err := snp.OpenBundle(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		judge(t, verifier(t, a.Roots(), nil, b), snp.Evidence{Report: a.Sign(good(a, 3))})
+	}
+	if _, err := snp.OpenBundle(dir + "/gone"); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
 	}
 }

@@ -27,6 +27,7 @@ const (
 
 	burst       = 3 // a new machine needs a VCEK and a list
 	maxPending  = 8
+	maxWaiting  = 32 // calls that wait at once; more are told to come again
 	maxAnswer   = 64 << 10
 	firstPause  = 10 * time.Second
 	longestWait = 10 * time.Minute
@@ -69,6 +70,7 @@ type KDS struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	queue   chan *question
+	waiting chan struct{}
 	done    chan struct{}
 
 	mu       sync.Mutex
@@ -125,7 +127,7 @@ func NewKDS(c KDSConfig) (*KDS, error) {
 	own := *c.HTTP
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	k := &KDS{c: c, base: strings.TrimSuffix(u.String(), "/"), http: &own, limiter: rate.NewLimiter(rate.Every(c.Interval), burst),
-		queue: make(chan *question, maxPending), done: make(chan struct{}), known: map[string]*answer{}, pending: map[string]*question{}}
+		queue: make(chan *question, maxPending), waiting: make(chan struct{}, maxWaiting), done: make(chan struct{}), known: map[string]*answer{}, pending: map[string]*question{}}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	go k.work()
 	return k, nil
@@ -218,6 +220,13 @@ func (k *KDS) get(ctx context.Context, path string, fresh time.Duration, check f
 	if err != nil {
 		return nil, err
 	}
+	busy := fmt.Errorf("%w: AMD's key service is being asked", ErrUnavailable)
+	select {
+	case k.waiting <- struct{}{}:
+		defer func() { <-k.waiting }()
+	default:
+		return nil, busy
+	}
 	timer := time.NewTimer(k.c.Wait)
 	defer timer.Stop()
 	select {
@@ -227,7 +236,7 @@ func (k *KDS) get(ctx context.Context, path string, fresh time.Duration, check f
 	case <-ctx.Done():
 	case <-k.ctx.Done():
 	}
-	return nil, fmt.Errorf("%w: AMD's key service is being asked", ErrUnavailable)
+	return nil, busy
 }
 
 // recall looks into memory and into what was kept. The lock is held.

@@ -1,0 +1,418 @@
+package keyserver
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-sev-guest/proto/sevsnp"
+
+	"github.com/sealboot/sealboot/keyserver/client"
+	"github.com/sealboot/sealboot/keyserver/snp"
+	"github.com/sealboot/sealboot/keyserver/snp/fake"
+	"github.com/sealboot/sealboot/keyserver/snp/seal"
+	"github.com/sealboot/sealboot/keyserver/wire"
+	"github.com/sealboot/sealboot/measure"
+	"github.com/sealboot/sealboot/sev"
+)
+
+var (
+	testAMD   = sync.OnceValue(func() *fake.AMD { return fake.New(snp.Milan) })
+	snpDigest = snp.Digest{1, 2, 3, 4}
+)
+
+// newSNPLab has a server that serves both ways in, and an image that opens both.
+func newSNPLab(t testing.TB, change ...func(*Config)) *lab {
+	t.Helper()
+	l := newLab(t, append([]func(*Config){func(c *Config) { c.SNP = testVerifier(t, nil) }}, change...)...)
+	l.wait(fake.Made.AddDate(0, 3, 0).Sub(l.clock()))
+	l.registerSNP("web")
+	return l
+}
+
+func testVerifier(t testing.TB, source snp.Source) *snp.Verifier {
+	t.Helper()
+	v, err := snp.NewVerifier(testAMD().Roots(), source)
+	must(t, err)
+	return v
+}
+
+func (l *lab) registerSNP(name string, change ...func(*Registration)) {
+	l.t.Helper()
+	l.register(name, append([]func(*Registration){func(r *Registration) {
+		r.Record.Digests = append(r.Record.Digests, measure.LaunchDigest{Launch: measure.Launch{Mode: measure.SNP, VCPUs: 2, VCPUType: "EPYC-v4"}, Digest: snpDigest[:]})
+		p := snp.DefaultPolicy()
+		p.Revocation = snp.Revocation{}
+		r.Policy.SNP = &p
+	}}, change...)...)
+}
+
+// snpGuest is one guest on its way through the protocol. Tests spoil a field between its steps.
+type snpGuest struct {
+	image        string
+	amd          *fake.AMD
+	key          *seal.Key
+	challenge    wire.Challenge
+	spoil        func(*sevsnp.Report)
+	certificates []byte
+	request      wire.ReportRequest
+}
+
+func newGuest(t testing.TB, image string) *snpGuest {
+	t.Helper()
+	key, err := seal.NewKey(rand.Reader)
+	must(t, err)
+	return &snpGuest{image: image, amd: testAMD(), key: key, certificates: testAMD().Table()}
+}
+
+func (g *snpGuest) begin(ctx context.Context, c *client.Client) (err error) {
+	g.challenge, err = c.Challenge(ctx, wire.ChallengeRequest{Image: g.image})
+	return err
+}
+
+// report has the firmware make the report.
+func (g *snpGuest) report(t testing.TB) {
+	t.Helper()
+	data, err := seal.ReportData(g.challenge.Nonce, g.key.Public(), g.image)
+	must(t, err)
+	r := g.amd.Report(3, snpDigest, data)
+	if g.spoil != nil {
+		g.spoil(r)
+	}
+	g.request = wire.ReportRequest{Report: g.amd.Sign(r), Certificates: g.certificates, PublicKey: g.key.Public()}
+}
+
+func (g *snpGuest) finish(ctx context.Context, c *client.Client) (wire.SealedSecret, error) {
+	return c.Report(ctx, g.challenge.ID, g.request)
+}
+
+func (g *snpGuest) run(t testing.TB, c *client.Client) (wire.SealedSecret, error) {
+	t.Helper()
+	must(t, g.begin(t.Context(), c))
+	g.report(t)
+	return g.finish(t.Context(), c)
+}
+
+// unlocked says whether the guest gets the right secrets out of the answer.
+func (g *snpGuest) unlocked(t testing.TB, s wire.SealedSecret) {
+	t.Helper()
+	plain, err := g.key.Open(s.Encapsulated, s.Secret, g.challenge.ID, g.image)
+	must(t, err)
+	table, err := sev.ParseSecretTable(plain)
+	must(t, err)
+	if passphrase, ok := table.Find(sev.DiskPassphrase); !ok || !bytes.Equal(passphrase, testPassphrase) {
+		t.Fatalf("guest found the passphrase %q", passphrase)
+	}
+}
+
+// TestChallenge goes the whole way, and says in the audit what was learned.
+func TestChallenge(t *testing.T) {
+	l := newSNPLab(t)
+	g := newGuest(t, "web")
+	s, err := g.run(t, l.client)
+	must(t, err)
+	g.unlocked(t, s)
+	rows := l.rows()
+	made, released := rows[len(rows)-2], rows[len(rows)-1]
+	if made.Event != EventSession || made.Kind != "snp" || made.Session != g.challenge.ID || made.Version != 1 {
+		t.Errorf("challenge's row: %+v", made)
+	}
+	if released.Event != EventRelease || released.Class != "" || released.Digest != fmt.Sprintf("%x", snpDigest) || released.Session != g.challenge.ID ||
+		released.Chip != testAMD().Chip.String() || released.Platform != fmt.Sprintf("Milan/%x", testAMD().Chip[:8]) || released.API != "1.55.39" ||
+		released.TCB != fake.MilanTCB.String() || released.Policy != "0x30000" || released.PolicyVersion != 1 || released.Kind != "snp" {
+		t.Errorf("release's row: %+v", released)
+	}
+	h := newLaunch(platforms()[0], "web")
+	p, err := h.run(t, l.client)
+	must(t, err)
+	h.unlocked(t, p) // the other way in is open too
+}
+
+// TestReportAttacks spoils a good exchange, one thing at a time.
+func TestReportAttacks(t *testing.T) {
+	l := newSNPLab(t)
+	l.registerSNP("other")
+	strict := func(change func(*Registration)) func(*snpGuest) {
+		return func(g *snpGuest) {
+			g.image = fmt.Sprintf("strict%d", len(l.rows()))
+			l.registerSNP(g.image, change)
+		}
+	}
+	for name, c := range map[string]struct {
+		before func(*snpGuest) // the challenge
+		during func(*snpGuest) // between challenge and report
+		after  func(*snpGuest) // between report and request
+		class  wire.Class
+		cause  string
+	}{
+		"another guest's report, my key": {after: func(g *snpGuest) {
+			other := newGuest(t, "web")
+			other.challenge = g.challenge
+			other.report(t)
+			g.request.Report = other.request.Report
+		}, class: wire.Refused, cause: snp.ErrReportData.Error()},
+		"my report, another's key":    {after: func(g *snpGuest) { g.request.PublicKey = newGuest(t, "web").key.Public() }, class: wire.Refused, cause: snp.ErrReportData.Error()},
+		"report of another challenge": {during: func(g *snpGuest) { g.challenge.Nonce[0]++ }, class: wire.Refused, cause: snp.ErrReportData.Error()},
+		"report for another image":    {after: func(g *snpGuest) { g.image = "other"; g.report(t); g.image = "web" }, class: wire.Refused, cause: snp.ErrReportData.Error()},
+		"key of zeros":                {after: func(g *snpGuest) { g.request.PublicKey = make([]byte, 32) }, class: wire.Refused, cause: snp.ErrReportData.Error()},
+		"another digest":              {during: func(g *snpGuest) { g.spoil = func(r *sevsnp.Report) { r.Measurement[0]++ } }, class: wire.Refused, cause: errReportDigest.Error()},
+		"digest of SEV, cut off": {during: func(g *snpGuest) {
+			g.spoil = func(r *sevsnp.Report) { clear(r.Measurement); copy(r.Measurement, goodDigest[:]) }
+		}, class: wire.Refused, cause: errReportDigest.Error()},
+		"debug guest":            {during: func(g *snpGuest) { g.spoil = func(r *sevsnp.Report) { r.Policy |= 1 << 19 } }, class: wire.Refused, cause: snp.ErrDebug.Error()},
+		"wrong VMPL":             {during: func(g *snpGuest) { g.spoil = func(r *sevsnp.Report) { r.Vmpl = 2 } }, class: wire.Refused, cause: snp.ErrVMPL.Error()},
+		"unknown image":          {before: func(g *snpGuest) { g.image = "unknown" }, class: wire.Refused, cause: "no image was registered under that name"},
+		"image of the other way": {before: func(g *snpGuest) { g.image = "sev"; l.register("sev") }, class: wire.Refused, cause: ErrNoWay.Error()},
+		"TCB below the floor": {before: strict(func(r *Registration) {
+			r.Policy.SNP.Products = map[snp.Product]snp.Floor{snp.Milan: {TCB: snp.TCB{SNP: 25}}}
+		}), class: wire.Refused, cause: "snp 24, not 25"},
+		"unlisted chip":                   {before: strict(func(r *Registration) { r.Policy.SNP.Chips = snp.Only(snp.ChipID{1}) }), class: wire.Refused, cause: snp.ErrChip.Error()},
+		"unlisted platform":               {before: strict(func(r *Registration) { r.Policy.Platforms = Only([]string{strings.Repeat("0", 128)}) }), class: wire.Refused, cause: ErrChip.Error()},
+		"ID key":                          {before: strict(func(r *Registration) { r.Policy.SNP.IDKeys = snp.Only(snp.KeyDigest{1}) }), class: wire.Refused, cause: snp.ErrKey.Error()},
+		"list of revocations needed":      {before: strict(func(r *Registration) { r.Policy.SNP.Revocation = snp.DefaultPolicy().Revocation }), class: wire.Refused, cause: snp.ErrRevocationAge.Error()},
+		"network":                         {before: strict(func(r *Registration) { r.Policy.Networks = Only([]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}) }), class: wire.Refused, cause: ErrNetwork.Error()},
+		"forged signature":                {after: func(g *snpGuest) { g.request.Report[0x2a0]++ }, class: wire.UntrustedPlatform, cause: snp.ErrSignature.Error()},
+		"byte of the report changed":      {after: func(g *snpGuest) { g.request.Report[0x90]++ }, class: wire.UntrustedPlatform, cause: snp.ErrSignature.Error()},
+		"no certificates":                 {during: func(g *snpGuest) { g.certificates = nil }, class: wire.UntrustedPlatform, cause: snp.ErrNoCertificate.Error()},
+		"garbage for certificates":        {during: func(g *snpGuest) { g.certificates = bytes.Repeat([]byte{7}, 32<<10) }, class: wire.UntrustedPlatform, cause: "certificate table"},
+		"another product's chip and root": {before: func(g *snpGuest) { g.amd = fake.New(snp.Genoa); g.certificates = testAMD().Table() }, class: wire.UntrustedPlatform, cause: snp.ErrMismatch.Error()},
+	} {
+		must(t, func() error {
+			g := newGuest(t, "web")
+			s, err := g.run(t, l.client)
+			if err == nil {
+				g.unlocked(t, s)
+			}
+			return err
+		}())
+		g := newGuest(t, "web")
+		step := func(f func(*snpGuest)) {
+			if f != nil {
+				f(g)
+			}
+		}
+		step(c.before)
+		must(t, g.begin(t.Context(), l.client))
+		step(c.during)
+		g.report(t)
+		step(c.after)
+		s, err := g.finish(t.Context(), l.client)
+		refused := (*client.Refused)(nil)
+		if !errors.As(err, &refused) || refused.Class != c.class || s.Secret != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if cause := l.lastCause(); !strings.Contains(cause, c.cause) {
+			t.Errorf("%s: cause is %q", name, cause)
+		}
+		// It was the only report: the right one comes too late.
+		if g.image == "web" {
+			again := &snpGuest{image: "web", amd: testAMD(), key: g.key, challenge: g.challenge, certificates: testAMD().Table()}
+			again.report(t)
+			if _, err := again.finish(t.Context(), l.client); !errors.As(err, &refused) || refused.Class != wire.Used {
+				t.Errorf("%s, and then a good one: %v", name, err)
+			}
+		}
+	}
+}
+
+// TestChallengeOnce: a challenge releases once, not after its time, not of an older version, and is no launch session.
+func TestChallengeOnce(t *testing.T) {
+	l := newSNPLab(t)
+	g := newGuest(t, "web")
+	s, err := g.run(t, l.client)
+	must(t, err)
+	g.unlocked(t, s)
+	_, err = g.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Used)
+
+	late := newGuest(t, "web")
+	must(t, late.begin(t.Context(), l.client))
+	l.wait(DefaultSessionTTL)
+	late.report(t)
+	_, err = late.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Expired)
+
+	old := newGuest(t, "web")
+	must(t, old.begin(t.Context(), l.client))
+	l.registerSNP("web", func(r *Registration) { r.Replace = true })
+	old.report(t)
+	_, err = old.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Expired)
+
+	gone := newGuest(t, "web")
+	must(t, gone.begin(t.Context(), l.client))
+	must(t, l.store.Revoke(t.Context(), Revocation{RevokedChip, testAMD().Chip.String(), "stolen", l.clock()}))
+	gone.report(t)
+	_, err = gone.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Refused)
+
+	other := newGuest(t, "web")
+	must(t, other.begin(t.Context(), l.client))
+	_, err = l.client.Measurement(t.Context(), other.challenge.ID, wire.MeasurementRequest{Measurement: make([]byte, 48)})
+	refusedAs(t, err, wire.UnknownSession)
+	h := newLaunch(platforms()[0], "web")
+	must(t, h.begin(t.Context(), l.client))
+	other.challenge.ID = h.session.ID
+	other.report(t)
+	_, err = other.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.UnknownSession)
+	other.challenge.ID = strings.Repeat("0", 32)
+	_, err = other.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.UnknownSession)
+}
+
+// TestChallengeRace: of many requests with one good report, one gets the secret.
+func TestChallengeRace(t *testing.T) {
+	l := newSNPLab(t)
+	g := newGuest(t, "web")
+	must(t, g.begin(t.Context(), l.client))
+	g.report(t)
+	var mu sync.Mutex
+	var released, used int
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			s, err := g.finish(context.Background(), l.client)
+			mu.Lock()
+			defer mu.Unlock()
+			refused := (*client.Refused)(nil)
+			switch {
+			case err == nil:
+				g.unlocked(t, s)
+				released++
+			case errors.As(err, &refused) && refused.Class == wire.Used:
+				used++
+			default:
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if released != 1 || used != 31 {
+		t.Errorf("%d released, %d used", released, used)
+	}
+}
+
+// laterSource is a source that has nothing now, and AMD's certificates once it is ready.
+type laterSource struct {
+	mu    sync.Mutex
+	ready bool
+	now   time.Time
+}
+
+func (s *laterSource) get(b []byte) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ready {
+		return nil, fmt.Errorf("%w: not yet", snp.ErrUnavailable)
+	}
+	return b, nil
+}
+
+func (s *laterSource) arrive() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ready = true
+}
+
+func (s *laterSource) VCEK(context.Context, snp.Product, snp.ChipID, snp.TCB) ([]byte, error) {
+	return s.get(testAMD().VCEK().Raw)
+}
+
+func (s *laterSource) Issuers(context.Context, snp.Product, snp.Signer) ([]byte, error) {
+	return s.get(fake.PEM(testAMD().ASK(), testAMD().ARK()))
+}
+
+func (s *laterSource) Revocations(context.Context, snp.Product) ([]byte, error) {
+	return s.get(testAMD().List(s.now.Add(-time.Hour), s.now.AddDate(0, 1, 0)))
+}
+
+// TestReportLater: while AMD's key service has not answered, the challenge stays open; the same report is taken afterwards. Another
+// complaint beside it ends the challenge all the same.
+func TestReportLater(t *testing.T) {
+	for name, certificates := range map[string][]byte{"VCEK and list": nil, "list": testAMD().Table()} {
+		source := &laterSource{now: fake.Made.AddDate(0, 3, 0)}
+		l := newSNPLab(t, func(c *Config) { c.SNP = testVerifier(t, source) })
+		l.registerSNP("strict", func(r *Registration) { r.Policy.SNP.Revocation = snp.DefaultPolicy().Revocation })
+		g, wrong := newGuest(t, "strict"), newGuest(t, "strict")
+		g.certificates = certificates
+		_, err := g.run(t, l.client)
+		refusedAs(t, err, wire.Busy)
+		wrong.spoil = func(r *sevsnp.Report) { r.Measurement[0]++ }
+		_, err = wrong.run(t, l.client)
+		refusedAs(t, err, wire.Refused)
+		source.arrive()
+		s, err := g.finish(t.Context(), l.client)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		g.unlocked(t, s)
+	}
+}
+
+// TestChallengeClosed: without a verifier the way in is not there.
+func TestChallengeClosed(t *testing.T) {
+	l := newLab(t)
+	_, err := l.client.Challenge(t.Context(), wire.ChallengeRequest{Image: "web"})
+	refusedAs(t, err, wire.NotFound)
+}
+
+// BenchmarkChallenge runs whole exchanges at run time over loopback HTTP, the guest's side included, 16 at a time, with the report's
+// certificates verified each time. "client only" is the guest's share: key, report's signature, opening.
+func BenchmarkChallenge(b *testing.B) {
+	b.Run("exchange", func(b *testing.B) {
+		l := newSNPLab(b, func(c *Config) { c.Log = slog.New(slog.DiscardHandler) })
+		var mu sync.Mutex
+		var took []time.Duration
+		b.SetParallelism(8)
+		b.ResetTimer()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				began := time.Now()
+				g := newGuest(b, "web")
+				s, err := g.run(b, l.client)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				g.unlocked(b, s)
+				mu.Lock()
+				took = append(took, time.Since(began))
+				mu.Unlock()
+			}
+		})
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "exchanges/s")
+		slices.Sort(took)
+		b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+	})
+	b.Run("client only", func(b *testing.B) {
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				g := newGuest(b, "web")
+				g.challenge = wire.Challenge{ID: strings.Repeat("0", 32), Nonce: make([]byte, seal.NonceSize)}
+				g.report(b)
+				encapsulated, box, err := seal.Seal(g.key.Public(), g.challenge.ID, "web", make([]byte, 200)) // as much as the server's
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				if _, err := g.key.Open(encapsulated, box, g.challenge.ID, "web"); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "exchanges/s")
+	})
+}
