@@ -14,8 +14,12 @@ var (
 	SecretTableHeader = guid.MustParse("1e74f542-71dd-4d66-963e-ef4287ff173b")
 	// DiskPassphrase is the disk's passphrase (the same; QEMU's virt-qemu-sev-validate).
 	DiskPassphrase = guid.MustParse("736869e5-84f0-4973-92ec-06879ce3da0b")
+	// PreviousPassphrase is ours: the one before DiskPassphrase, while the change from it is under way.
+	PreviousPassphrase = guid.MustParse("0fb5b5f5-2c3f-4d0c-9d7a-6f7f1e7b5a10")
 	// HeaderPin is ours: the 32 bytes of the LUKS header's digest.
 	HeaderPin = guid.MustParse("5ea1b007-6c75-4b73-8d31-5c0a1f5e9d21")
+	// ReleaseReceipt is ours: session id [16] | key [32], with which the guest tells the key server what it used.
+	ReleaseReceipt = guid.MustParse("8d8f6b1e-53a4-4a7e-b6c1-2c9d3f0a7e44")
 )
 
 const entryHeader = 16 + 4 // of the table as of each entry: GUID | length u32, itself counted
