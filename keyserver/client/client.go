@@ -1,5 +1,5 @@
 // Package client speaks to a key server, from the host's side: it asks for a launch session
-// and brings the measurement. Both requests and both answers are package wire's.
+// and brings the measurement; and from the guest's: it confirms that it has used a new secret. Requests and answers are package wire's.
 //
 // What the server answers is not believed further than its form: bounded, strictly decoded, no redirects
 // followed. A refusal is a *Refused, which carries the class and nothing more, for that is all there is.
@@ -87,6 +87,20 @@ func (c *Client) Measurement(ctx context.Context, session string, r wire.Measure
 	return post(ctx, c, "/v1/sessions/"+session+"/measurement", body, http.StatusOK, wire.DecodePacket)
 }
 
+// Confirm tells that a secret's new version was used by the guest that got it in the session.
+func (c *Client) Confirm(ctx context.Context, session string, r wire.ConfirmationRequest) error {
+	if !wire.ValidSessionID(session) {
+		return fmt.Errorf("confirm a secret: %q is no session", session)
+	}
+	body, err := r.Encode()
+	if err != nil {
+		return err
+	}
+	_, err = post[struct{}](ctx, c, "/v1/sessions/"+session+"/confirmation", body, http.StatusNoContent, nil)
+	return err
+}
+
+// post sends a body and reads the answer; without a way to read it, there must be none.
 func post[T any](ctx context.Context, c *Client, path string, body []byte, success int, decode func(io.Reader) (T, error)) (T, error) {
 	var zero T
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+path, bytes.NewReader(body))
@@ -108,7 +122,9 @@ func post[T any](ctx context.Context, c *Client, path string, body []byte, succe
 			return zero, fmt.Errorf("%w: status %d: %w", ErrNotKeyServer, answer.StatusCode, err)
 		}
 		return zero, &Refused{Class: p.Class, Request: p.Request}
-	case answer.StatusCode != success || media != wire.MediaType:
+	case answer.StatusCode == success && decode == nil && answer.ContentLength == 0:
+		return zero, nil
+	case answer.StatusCode != success || media != wire.MediaType || decode == nil:
 		return zero, fmt.Errorf("%w: status %d, type %q", ErrNotKeyServer, answer.StatusCode, media)
 	}
 	m, err := decode(answer.Body)

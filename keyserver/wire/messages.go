@@ -1,10 +1,13 @@
 package wire
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/sealboot/sealboot/internal/guid"
 )
 
 // The JSON forms. A []byte is base64 with padding (RFC 4648, section 4) in encoding/json.
@@ -32,6 +35,11 @@ type (
 		PacketHeader []byte `json:"packet_header"`
 		Secret       []byte `json:"secret"`
 	}
+	confirmationRequestJSON struct {
+		Secret  string `json:"secret"`
+		Version string `json:"version"`
+		MAC     []byte `json:"mac"`
+	}
 )
 
 // Encode gives the message as JSON.
@@ -52,6 +60,11 @@ func (m MeasurementRequest) Encode() ([]byte, error) {
 // Encode gives the message as JSON.
 func (m Packet) Encode() ([]byte, error) {
 	return json.Marshal(packetJSON{m.Header, m.Secret})
+}
+
+// Encode gives the message as JSON.
+func (m ConfirmationRequest) Encode() ([]byte, error) {
+	return json.Marshal(confirmationRequestJSON{m.Secret.String(), confirmationVersion, m.MAC})
 }
 
 // DecodeSessionRequest reads a request for a session.
@@ -123,6 +136,24 @@ func DecodePacket(r io.Reader) (Packet, error) {
 	}
 	if len(m.Secret)%16 != 0 {
 		return Packet{}, fmt.Errorf("%w: secret of %d bytes is no multiple of 16", ErrMalformed, len(m.Secret))
+	}
+	return m, nil
+}
+
+// DecodeConfirmationRequest reads a guest's confirmation.
+func DecodeConfirmationRequest(r io.Reader) (ConfirmationRequest, error) {
+	o := readObject(r)
+	secret, version := o.text("secret"), o.text("version")
+	m := ConfirmationRequest{MAC: o.bytes("mac", sha256.Size, sha256.Size)}
+	if err := o.end(); err != nil {
+		return ConfirmationRequest{}, err
+	}
+	var err error
+	if m.Secret, err = guid.Parse(secret); err != nil || m.Secret.String() != secret || m.Secret.IsZero() {
+		return ConfirmationRequest{}, fmt.Errorf("%w: secret is no GUID in lower case", ErrMalformed)
+	}
+	if version != confirmationVersion {
+		return ConfirmationRequest{}, fmt.Errorf("%w: version is not %q", ErrMalformed, confirmationVersion)
 	}
 	return m, nil
 }

@@ -7,13 +7,17 @@
 // AMD SEV API (publication 55766) gives them. What does not decode is an error that wraps
 // ErrMalformed or ErrTooLarge, and the message beside it is the zero value.
 //
-// The package knows no cryptography and no policy, so that a guest's agent can use it.
+// The package knows no policy, and of cryptography one MAC, so that a guest's agent can use it.
 package wire
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/sealboot/sealboot/internal/guid"
 )
 
 // MaxBody bounds every request and answer, in bytes. The largest message is a session
@@ -71,6 +75,24 @@ type MeasurementRequest struct {
 type Packet struct {
 	Header []byte
 	Secret []byte
+}
+
+// ConfirmationRequest tells that a guest has used a secret's new version: POST /v1/sessions/{id}/confirmation, of the session
+// in which it got it. It is answered by 204, without a body.
+type ConfirmationRequest struct {
+	Secret guid.GUID // of its entry in the secret table
+	MAC    []byte    // ConfirmationMAC under the release receipt's key
+}
+
+// confirmationVersion is all that a guest can confirm.
+const confirmationVersion = "current"
+
+// ConfirmationMAC is HMAC-SHA256 under a release receipt's key over "sealboot used 1", a zero byte and the secret's GUID
+// in its text form, lower case.
+func ConfirmationMAC(key []byte, secret guid.GUID) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte("sealboot used 1\x00" + secret.String()))
+	return h.Sum(nil)
 }
 
 // ValidImage says whether s can name an image: 1 to 64 letters, digits, '.', '_' and '-', beginning with a

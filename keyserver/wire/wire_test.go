@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sealboot/sealboot/internal/guid"
 )
 
 func fill(n int, b byte) []byte { return bytes.Repeat([]byte{b}, n) }
@@ -18,6 +20,7 @@ var (
 	goodSession     = Session{ID: strings.Repeat("0f", 16), Policy: 0x0137000b, DHCert: fill(2084, 4), Blob: fill(128, 5), Expires: time.Unix(1_800_000_000, 0).UTC()}
 	goodMeasurement = MeasurementRequest{Measurement: fill(48, 6), APIMajor: 1, APIMinor: 55, Build: 255}
 	goodPacket      = Packet{Header: fill(52, 7), Secret: fill(3072, 8)}
+	goodConfirm     = ConfirmationRequest{Secret: guid.MustParse("736869e5-84f0-4973-92ec-06879ce3da0b"), MAC: fill(32, 9)}
 	goodProblem     = Problem{Class: Refused, Request: "0123456789abcdef"}
 )
 
@@ -37,6 +40,7 @@ var kinds = []kind{
 	{"session", goodSession, of(DecodeSession)},
 	{"measurement request", goodMeasurement, of(DecodeMeasurementRequest)},
 	{"packet", goodPacket, of(DecodePacket)},
+	{"confirmation request", goodConfirm, of(DecodeConfirmationRequest)},
 	{"problem", goodProblem, of(func(r io.Reader) (Problem, error) { return DecodeProblem(r, Refused.Status()) })},
 }
 
@@ -139,6 +143,12 @@ func TestValues(t *testing.T) {
 		{"measurement request", "measurement too long", `"measurement":"`, `"measurement":"AAAA`},
 		{"packet", "secret of no block", "CAgI", ""},
 		{"packet", "bits left over in base64", "Bw==", "Bx=="},
+		{"confirmation request", "secret in capitals", "736869e5", "736869E5"},
+		{"confirmation request", "secret of zeros", "736869e5-84f0-4973-92ec-06879ce3da0b", "00000000-0000-0000-0000-000000000000"},
+		{"confirmation request", "no GUID", "736869e5-", "736869e5"},
+		{"confirmation request", "previous version", "current", "previous"},
+		{"confirmation request", "MAC too short", "CQkJ", ""},
+		{"confirmation request", "MAC too long", "CQkJ", "CQkJCQkJ"},
 		{"problem", "unknown class", "refused", "accepted"},
 		{"problem", "other title", "no secret", "every secret"},
 		{"problem", "other status", "403", "404"},
