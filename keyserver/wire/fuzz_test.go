@@ -51,7 +51,9 @@ func FuzzMeasurementRequest(f *testing.F) { fuzz(f, goodMeasurement, DecodeMeasu
 
 func FuzzPacket(f *testing.F) { fuzz(f, goodPacket, DecodePacket) }
 
-func FuzzConfirmationRequest(f *testing.F) { fuzz(f, goodConfirm, DecodeConfirmationRequest) }
+func FuzzConfirmationRequest(f *testing.F) {
+	fuzz(f, goodConfirm, DecodeConfirmationRequest)
+}
 
 func FuzzProblem(f *testing.F) {
 	fuzz(f, goodProblem, func(r io.Reader) (Problem, error) { return DecodeProblem(r, Refused.Status()) })
