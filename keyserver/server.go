@@ -152,15 +152,19 @@ func (s *Server) admit(f *found, a Attempt) (guest sev.Policy, version int64, ca
 	if f.image == nil || f.image.policy.SEV == nil {
 		about = s.decoy
 	}
-	no := Judge(about.standing(), a).Complaints // without evidence: the circumstances
+	standing, secrets, err := about.open(s.store.key)
+	if err == nil {
+		secrets.wipe()
+	}
+	no := Judge(standing, a).Complaints // without evidence: the circumstances
 	guest = about.image.policy.SEV.Session()
 	switch {
 	case f.image == nil:
 		return guest, 0, "image is not registered: its measurement will be refused"
 	case f.image.policy.SEV == nil:
 		return guest, 0, fmt.Sprintf("%v (SEV): its measurement will be refused", ErrNoWay)
-	case f.broken != nil:
-		return guest, 0, fmt.Sprintf("%v: its measurement will be refused", f.broken)
+	case err != nil:
+		return guest, 0, fmt.Sprintf("%v: its measurement will be refused", err)
 	case len(no) == 0:
 		return guest, f.image.version, ""
 	case !errors.Is(complaints(no), ErrRevoked):
