@@ -60,16 +60,17 @@ func TestCauseNamesOtherVersions(t *testing.T) {
 
 // TestMigrationKeepsDigests takes a store of the first form, whose images have no digests noted.
 func TestMigrationKeepsDigests(t *testing.T) {
+	sqliteAlone(t, "PostgreSQL never had that form")
 	l := newLab(t)
 	l.stop()
 	must(t, os.RemoveAll(l.dir))
 	must(t, os.Mkdir(l.dir, 0o700))
-	db, err := openDatabase(filepath.Join(l.dir, databaseName))
+	db, err := openSQLite(filepath.Join(l.dir, databaseName))
 	must(t, err)
-	steps, err := sqlite.migrations()
+	steps, err := sqliteDialect.migrations()
 	must(t, err)
-	on := sqlite.on(db)
-	must(t, sqlite.take(t.Context(), on, steps[:1], l.clock()))
+	on := sqliteDialect.on(db)
+	must(t, sqliteDialect.take(t.Context(), on, steps[:1], l.clock()))
 	must(t, bindKey(t.Context(), on, l.key))
 	record, err := testRecord().Encode()
 	must(t, err)

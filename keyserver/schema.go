@@ -2,7 +2,6 @@ package keyserver
 
 import (
 	"context"
-	"database/sql"
 	"embed"
 	"fmt"
 	"time"
@@ -36,12 +35,12 @@ func (d *dialect) migrations() ([]string, error) {
 }
 
 // migrate brings the tables to the newest form, and refuses a store that is newer than this program.
-func (d *dialect) migrate(ctx context.Context, tx *sql.Tx, now time.Time) error {
+func (d *dialect) migrate(ctx context.Context, on queries, now time.Time) error {
 	steps, err := d.migrations()
 	if err != nil {
 		return err
 	}
-	return d.take(ctx, d.on(tx), steps, now)
+	return d.take(ctx, on, steps, now)
 }
 
 // take runs those of the steps that the database has not had.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealboot/sealboot/keyserver/wire"
 	"github.com/sealboot/sealboot/measure"
@@ -158,7 +159,7 @@ func TestEndedSessionStaysEnded(t *testing.T) {
 	l := newLab(t)
 	l.register("web")
 	l.good("web")
-	if _, err := l.store.db.Exec(`UPDATE sessions SET state = 'open', sealed = x'00'`); err == nil {
+	if _, err := l.store.read.exec(t.Context(), `UPDATE sessions SET state = 'open', sealed = ?`, []byte{0}); err == nil {
 		t.Error("a released session was opened again")
 	}
 }
@@ -174,16 +175,25 @@ func TestWrongKey(t *testing.T) {
 	if _, err := OpenStore(t.Context(), l.dir, other, rand.Reader, l.clock()); !errors.Is(err, ErrWrongKey) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := OpenStore(t.Context(), t.TempDir(), l.key, rand.Reader, l.clock()); !errors.Is(err, ErrNoStore) {
-		t.Errorf("empty folder: %v", err)
+	if _, err := OpenStore(t.Context(), newLocation(t), l.key, rand.Reader, l.clock()); !errors.Is(err, ErrNoStore) {
+		t.Errorf("nothing there: %v", err)
 	}
+	if err := CreateStore(t.Context(), l.dir, other, l.clock()); !errors.Is(err, ErrStoreThere) {
+		t.Errorf("a store over one that is there: %v", err)
+	}
+}
+
+// TestCutOffMaking opens a folder in which the making of a store was cut off.
+func TestCutOffMaking(t *testing.T) {
+	sqliteAlone(t, "PostgreSQL has the whole store or nothing")
+	text, err := NewKeyText(rand.Reader)
+	must(t, err)
+	key, err := ParseKey(text)
+	must(t, err)
 	half := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(half, databaseName), nil, 0o600))
-	if _, err := OpenStore(t.Context(), half, l.key, rand.Reader, l.clock()); err == nil || !strings.Contains(err.Error(), "never finished") {
-		t.Errorf("a store whose making was cut off: %v", err)
-	}
-	if err := CreateStore(t.Context(), l.dir, other, l.clock()); err == nil {
-		t.Error("a store was made over one that is there")
+	if _, err := OpenStore(t.Context(), half, key, rand.Reader, time.Now()); err == nil || !strings.Contains(err.Error(), "never finished") {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -219,7 +229,9 @@ func TestNewerStore(t *testing.T) {
 
 // TestDurability is a premise: every connection of a store has the settings that durability rests on.
 func TestDurability(t *testing.T) {
+	sqliteAlone(t, "TestPostgresDurability")
 	l := newLab(t)
+	l.register("web")
 	for name, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "secure_delete": "1"} {
 		for _, conn := range []interface {
 			QueryRowContext(context.Context, string, ...any) *sql.Row
@@ -236,6 +248,7 @@ func TestDurability(t *testing.T) {
 // TestDiskFull fills the database while a release is under way: nothing comes out, the session stays open, and with
 // room again it is released once.
 func TestDiskFull(t *testing.T) {
+	sqliteAlone(t, "TestPostgresDiskFull")
 	l := newLab(t)
 	l.register("web")
 	l.good("web")
@@ -262,6 +275,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	setLimit(pages)
 	fill()
+	setLimit(pages) // of the new connection that the writer has after the failure
 	_, err := h.finish(t.Context(), l.client)
 	refusedAs(t, err, wire.Internal)
 	setLimit(pages + 1000)

@@ -3,7 +3,9 @@ package keyserver
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
+	"time"
 )
 
 // write is one change that waits for the writer.
@@ -51,7 +53,7 @@ func (s *Store) write(ctx context.Context, do func(*transaction) error) error {
 // writer commits in batches until the store closes, and then what still waits.
 func (s *Store) writer() {
 	defer close(s.closed)
-	defer s.writes.Close()
+	defer s.release(false)
 	for {
 		select {
 		case w := <-s.queue:
@@ -82,11 +84,29 @@ func (s *Store) batch(first *write) []*write {
 	return batch
 }
 
+// batchTime bounds a batch from the outside: it is more than the database's own limits allow, and ends a wait for a
+// database that does not answer at all.
+const batchTime = 20 * time.Second
+
 // commit answers each write of the batch exactly once.
 func (s *Store) commit(batch []*write) {
+	// The callers' contexts do not reach the transaction: one who goes away must not tear the others'.
+	ctx := context.Background()
+	if !s.dialect.prepare { // SQLite has its own limit, and would start a goroutine for each statement
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, batchTime)
+		defer cancel()
+	}
 	results := make([]error, len(batch))
-	if err := s.attempt(batch, results); err != nil {
-		s.writes.ExecContext(context.Background(), `ROLLBACK`) // fails if SQLite has done it
+	on, err := s.begin(ctx)
+	if err == nil {
+		err = s.attempt(ctx, on, batch, results)
+	}
+	if err != nil {
+		s.release(true)
+		if s.dialect.busy(err) {
+			err = fmt.Errorf("%w: %w", ErrBusy, err)
+		}
 		for i := range results {
 			results[i] = fmt.Errorf("write to store: %w", err)
 		}
@@ -96,23 +116,55 @@ func (s *Store) commit(batch []*write) {
 	}
 }
 
-// attempt runs the batch in one transaction, each write in a savepoint. Its own error means that nothing was
+// begin begins the batch's transaction, on a new connection if the last one has broken meanwhile: nothing was asked of it
+// yet.
+func (s *Store) begin(ctx context.Context) (on queries, err error) {
+	for range connections + 1 { // the pool's others may have broken too
+		if s.writes == nil {
+			if s.writes, err = s.db.Conn(ctx); err != nil {
+				return queries{}, err
+			}
+			s.statements = &statements{Conn: s.writes, prepared: make(map[string]*sql.Stmt)}
+		}
+		if _, err = s.dialect.on(s.writes).exec(ctx, s.dialect.begin); err == nil {
+			if s.dialect.prepare {
+				return s.dialect.on(s.statements), nil
+			}
+			return s.dialect.on(s.writes), nil
+		}
+		s.release(true)
+		if ctx.Err() != nil || !s.dialect.broken(err) {
+			break
+		}
+	}
+	return queries{}, err
+}
+
+// release gives up the writer's connection, back to the others or, after a failure, for good.
+func (s *Store) release(failed bool) {
+	if s.writes == nil {
+		return
+	}
+	s.statements.close() // while the connection is there
+	if failed {
+		discard(s.writes)
+	}
+	s.writes.Close()
+	s.writes, s.statements = nil, nil
+}
+
+// attempt runs the batch in its transaction, each write in a savepoint. Its own error means that nothing was
 // committed, or that it cannot be known: either way no write may count as done.
-func (s *Store) attempt(batch []*write, results []error) error {
-	ctx := context.Background() // a caller who goes away must not tear the others' transaction
-	on := s.dialect.on(s.writes)
-	exec := func(statement string) error {
-		_, err := on.exec(ctx, statement)
-		return err
-	}
-	if err := exec(s.dialect.begin); err != nil {
-		return err
-	}
+func (s *Store) attempt(ctx context.Context, on queries, batch []*write, results []error) error {
 	begun, err := readHead(ctx, on)
 	if err != nil {
 		return err
 	}
 	head := begun
+	exec := func(statement string) error {
+		_, err := on.exec(ctx, statement)
+		return err
+	}
 	for i, w := range batch {
 		if results[i] = w.ctx.Err(); results[i] != nil {
 			continue
@@ -136,7 +188,25 @@ func (s *Store) attempt(batch []*write, results []error) error {
 			return err
 		}
 	}
-	return exec(`COMMIT`)
+	return s.dialect.commit(ctx, s.writes)
+}
+
+// commit ends a transaction whose last statement succeeded. (PostgreSQL answers the commit of a failed transaction with
+// success; one that has just taken a statement has not failed.) An error means that it may not have been committed.
+func (d *dialect) commit(ctx context.Context, conn *sql.Conn) error {
+	conn.Raw(d.warned) // what came before says nothing of the commit
+	if _, err := conn.ExecContext(ctx, `COMMIT`); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return conn.Raw(d.warned)
+}
+
+// discard ends a connection's transaction, if it can, and takes the connection out of use.
+func discard(conn *sql.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	conn.ExecContext(ctx, `ROLLBACK`) // fails where there is no transaction any more
+	conn.Raw(func(any) error { return driver.ErrBadConn })
 }
 
 func (t *transaction) exec(query string, args ...any) (changed int64, err error) {
@@ -147,4 +217,51 @@ func (t *transaction) row(query string, args ...any) *sql.Row { return t.on.row(
 
 func (t *transaction) rows(query string, args ...any) (*sql.Rows, error) {
 	return t.on.rows(t.ctx, query, args...)
+}
+
+// statements prepares each query of a connection once. They are constants, so they are few.
+type statements struct {
+	*sql.Conn
+	prepared map[string]*sql.Stmt
+}
+
+func (s *statements) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
+	if p := s.prepared[query]; p != nil {
+		return p, nil
+	}
+	p, err := s.PrepareContext(ctx, query)
+	if err == nil {
+		s.prepared[query] = p
+	}
+	return p, err
+}
+
+func (s *statements) close() {
+	for _, p := range s.prepared {
+		p.Close()
+	}
+}
+
+func (s *statements) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	p, err := s.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return p.ExecContext(ctx, args...)
+}
+
+func (s *statements) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	p, err := s.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return p.QueryContext(ctx, args...)
+}
+
+func (s *statements) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	p, err := s.prepare(ctx, query)
+	if err != nil {
+		return s.Conn.QueryRowContext(ctx, query, args...) // fails likewise
+	}
+	return p.QueryRowContext(ctx, args...)
 }
