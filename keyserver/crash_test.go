@@ -103,7 +103,7 @@ func serveChild(dir string) error {
 	if err != nil {
 		return err
 	}
-	s, err := NewServer(Config{Store: store, Roots: sev.RootSet{root: "test"}, Random: cryptorand.Reader, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	s, err := NewServer(Config{Rate: maxRate, Store: store, Roots: sev.RootSet{root: "test"}, Random: cryptorand.Reader, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

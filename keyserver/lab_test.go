@@ -79,11 +79,17 @@ func (b *syncBuffer) bytes() []byte {
 // newLab starts a server; change may alter its configuration.
 func newLab(t testing.TB, change ...func(*Config)) *lab {
 	t.Helper()
+	return newLabAt(t, newLocation(t), change...)
+}
+
+// newLabAt makes the store in a location.
+func newLabAt(t testing.TB, location string, change ...func(*Config)) *lab {
+	t.Helper()
 	text, err := NewKeyText(rand.Reader)
 	must(t, err)
 	key, err := ParseKey(text)
 	must(t, err)
-	l := &lab{t: t, dir: newLocation(t), key: key, log: new(syncBuffer), now: time.Now().Truncate(time.Second), limits: defaultLimits}
+	l := &lab{t: t, dir: location, key: key, log: new(syncBuffer), now: time.Now().Truncate(time.Second), limits: defaultLimits}
 	l.limits.stop = 500 * time.Millisecond // a client's spare connections are not waited for
 	must(t, CreateStore(t.Context(), l.dir, key, l.clock()))
 	l.config = Config{Rate: maxRate, Roots: sev.AMDRoots(), Random: rand.Reader, Now: l.clock, Log: slog.New(slog.NewJSONHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}

@@ -3,8 +3,10 @@ package keyserver
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -156,7 +158,7 @@ func postgresBusy(err error) bool {
 	}
 	connect := (*pgconn.ConnectError)(nil)
 	network := net.Error(nil)
-	return errors.As(err, &connect) || errors.As(err, &network)
+	return errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, driver.ErrBadConn)
 }
 
 // postgresBroken tells what the database answered from what became of the connection to it.

@@ -177,8 +177,19 @@ func (p *Postgres) Start(t testing.TB, settings ...string) {
 // Kill ends the server as a crash would: nobody gets to write what was not written.
 func (p *Postgres) Kill() {
 	p.Pause() // so that it starts no more processes
-	p.signal(syscall.SIGKILL)
+	children := p.signal(syscall.SIGKILL)
 	<-p.ended
+	for _, child := range children {
+		for running(child) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// running says whether a process is there and not yet dead.
+func running(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !bytes.Contains(stat, []byte(") Z "))
 }
 
 // Pause holds all processes of the server, and Resume lets them go on.
@@ -188,15 +199,17 @@ func (p *Postgres) Pause() { p.signal(syscall.SIGSTOP) }
 func (p *Postgres) Resume() { p.signal(syscall.SIGCONT) }
 
 // signal reaches the server's first process and then those that it has started, one for each connection.
-func (p *Postgres) signal(s syscall.Signal) {
+func (p *Postgres) signal(s syscall.Signal) (children []int) {
 	pid := p.process.Pid
-	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	list, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	p.process.Signal(s)
-	for _, child := range bytes.Fields(children) {
+	for _, child := range bytes.Fields(list) {
 		if n, err := strconv.Atoi(string(child)); err == nil {
 			syscall.Kill(n, s)
+			children = append(children, n)
 		}
 	}
+	return children
 }
 
 // Stop ends the server and removes its folder.
@@ -216,4 +229,19 @@ func (p *Postgres) Database(t testing.TB, name string) string {
 	t.Helper()
 	p.Run(t, "createdb", name)
 	return fmt.Sprintf("host=%s port=%d user=postgres dbname=%s", p.Dir, p.Port, name)
+}
+
+// WriteFile writes a file that the server may read and others may not, named from the server's folder.
+func (p *Postgres) WriteFile(t testing.TB, name string, data []byte) string {
+	t.Helper()
+	path := filepath.Join(p.Dir, name)
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c := p.identity.Credential; c != nil {
+		if err := os.Chown(path, int(c.Uid), int(c.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
 }
