@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,6 +44,7 @@ type Store struct {
 	key        *Key
 	random     io.Reader
 
+	commits atomic.Int64 // so far
 	queue   chan *write
 	closing chan struct{}
 	closed  chan struct{}

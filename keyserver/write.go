@@ -188,6 +188,7 @@ func (s *Store) attempt(ctx context.Context, on queries, batch []*write, results
 			return err
 		}
 	}
+	s.commits.Add(1)
 	return s.dialect.commit(ctx, s.writes)
 }
 
