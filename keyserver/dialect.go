@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // dialect is what differs between the databases. Everything else is one set of queries, in the SQL that all of them
@@ -16,17 +17,20 @@ type dialect struct {
 	blob     string             // type of bytes
 	strict   string             // behind CREATE TABLE
 	begin    string             // of a batch; until it ends, no other server's batch begins
+	next     []string           // releases the savepoint "one" and makes it anew
 	long     string             // says in a transaction that it may take its time
 	snapshot sql.IsolationLevel // at which all reads of a transaction see one state
 	numbered bool               // placeholders are $1, $2
 	prepare  bool               // the driver does not keep prepared statements by itself
 	columns  string             // one row for each column of the table ?
 
-	busy   func(error) bool           // the same may succeed later
-	broken func(error) bool           // it was the connection that failed
-	warned func(driverConn any) error // what the database remarked since it was last asked
+	busy   func(error) bool                     // the same may succeed later
+	broken func(error) bool                     // it was the connection that failed
+	bound  func(*sql.Conn, time.Duration) error // breaks a connection that is still waited for then
+	warned func(driverConn any) error           // what the database remarked since it was last asked
 
-	known sync.Map // queries with their placeholders
+	migrations func() ([]string, error)
+	known      sync.Map // queries with their placeholders
 }
 
 // queries runs queries on a database, a connection or a transaction.

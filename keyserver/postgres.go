@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,17 +22,24 @@ import (
 )
 
 var postgresDialect = &dialect{
-	name:     "postgres",
-	integer:  "BIGINT",
-	blob:     "BYTEA",
-	begin:    `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_advisory_xact_lock(` + storeLock + `)`,
-	long:     `SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0`,
-	snapshot: sql.LevelRepeatableRead,
-	numbered: true,
-	columns:  `SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
-	busy:     postgresBusy,
-	broken:   postgresBroken,
-	warned:   postgresWarned,
+	name:       "postgres",
+	integer:    "BIGINT",
+	blob:       "BYTEA",
+	begin:      `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_advisory_xact_lock(` + storeLock + `)`,
+	next:       []string{`RELEASE SAVEPOINT one; SAVEPOINT one`}, // one way there and back
+	long:       `SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0`,
+	snapshot:   sql.LevelRepeatableRead,
+	numbered:   true,
+	columns:    `SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
+	migrations: sync.OnceValues(func() ([]string, error) { return readMigrations("postgres") }),
+	busy:       postgresBusy,
+	broken:     postgresBroken,
+	bound: func(conn *sql.Conn, limit time.Duration) error {
+		return conn.Raw(func(driverConn any) error {
+			return driverConn.(*stdlib.Conn).Conn().PgConn().Conn().SetDeadline(time.Now().Add(limit))
+		})
+	},
+	warned: postgresWarned,
 }
 
 // storeLock is the number of the advisory lock under which servers write to a database: "sealboot" in ASCII.

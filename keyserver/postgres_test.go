@@ -363,6 +363,29 @@ func TestHeldLock(t *testing.T) {
 	h.unlocked(t, packet)
 }
 
+// TestDatabaseHangs holds the database still: requests end all the same, and after it nothing is lost or released twice.
+func TestDatabaseHangs(t *testing.T) {
+	postgresAlone(t)
+	p := testtool.StartPostgres(t)
+	defer p.Stop()
+	l := newLabAt(t, p.Database(t, "keys"))
+	defer l.stop()
+	l.store.batchTime = 500 * time.Millisecond
+	l.register("web")
+	h := newLaunch(platforms()[0], "web")
+	must(t, h.begin(t.Context(), l.client))
+	h.measure(t)
+	p.Pause()
+	_, err := h.finish(t.Context(), l.client)
+	p.Resume()
+	refusedAs(t, err, wire.Busy)
+	l.good("web")
+	packet, err := h.finish(t.Context(), l.client)
+	must(t, err)
+	h.unlocked(t, packet)
+	l.rows()
+}
+
 // incompressible gives text that a database cannot store in less room.
 func incompressible(size int) string {
 	var b strings.Builder

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"modernc.org/sqlite" // the driver "sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -15,19 +17,22 @@ import (
 const databaseName = "keyserver.db"
 
 var sqliteDialect = &dialect{
-	name:     "sqlite",
-	integer:  "INTEGER",
-	blob:     "BLOB",
-	strict:   " STRICT",
-	begin:    `BEGIN IMMEDIATE`,
-	snapshot: sql.LevelDefault,
-	prepare:  true,
-	columns:  `SELECT name FROM pragma_table_info(?) ORDER BY cid`,
+	name:       "sqlite",
+	integer:    "INTEGER",
+	blob:       "BLOB",
+	strict:     " STRICT",
+	begin:      `BEGIN IMMEDIATE`,
+	next:       []string{`RELEASE SAVEPOINT one`, `SAVEPOINT one`},
+	snapshot:   sql.LevelDefault,
+	prepare:    true,
+	migrations: sync.OnceValues(func() ([]string, error) { return readMigrations("sqlite") }),
+	columns:    `SELECT name FROM pragma_table_info(?) ORDER BY cid`,
 	busy: func(err error) bool {
 		failed := (*sqlite.Error)(nil)
 		return errors.As(err, &failed) && failed.Code()&0xff == sqlite3.SQLITE_BUSY
 	},
 	broken: func(error) bool { return false },
+	bound:  func(*sql.Conn, time.Duration) error { return nil }, // no statement waits for anything but the disk, and a lock for busy_timeout
 	warned: func(any) error { return nil },
 }
 

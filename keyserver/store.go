@@ -38,17 +38,19 @@ const connections = 8
 type Store struct {
 	db         *sql.DB
 	dialect    *dialect
-	read       queries   // on db, outside of writes
+	read       queries // on db, outside of writes
+	reads      statements
 	writes     *sql.Conn // used by the writer alone; nil after it broke
 	statements *statements
 	key        *Key
 	random     io.Reader
 
-	commits atomic.Int64 // so far
-	queue   chan *write
-	closing chan struct{}
-	closed  chan struct{}
-	once    sync.Once
+	commits   atomic.Int64 // so far
+	batchTime time.Duration
+	queue     chan *write
+	closing   chan struct{}
+	closed    chan struct{}
+	once      sync.Once
 }
 
 // Queue of writes: how many may wait, and how many share a commit.
@@ -184,7 +186,7 @@ func OpenStore(ctx context.Context, location string, key *Key, random io.Reader,
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	if !there {
-		return nil, fmt.Errorf("%w in %s: sealboot keyserver register makes one", ErrNoStore, location)
+		return nil, fmt.Errorf("%w in %s: sealboot-keyserver register makes one", ErrNoStore, location)
 	}
 	db, d, err := openDatabase(location)
 	if err != nil {
@@ -200,8 +202,12 @@ func OpenStore(ctx context.Context, location string, key *Key, random io.Reader,
 		db.Close()
 		return nil, fmt.Errorf("open store %s: %w", location, err)
 	}
-	s := &Store{db: db, dialect: d, read: d.on(db), key: key, random: random,
+	s := &Store{batchTime: batchTime, db: db, dialect: d, read: d.on(db), key: key, random: random,
 		queue: make(chan *write, queueLength), closing: make(chan struct{}), closed: make(chan struct{})}
+	if d.prepare {
+		s.reads.on = db
+		s.read = d.on(&s.reads)
+	}
 	go s.writer()
 	return s, nil
 }
@@ -210,6 +216,7 @@ func OpenStore(ctx context.Context, location string, key *Key, random io.Reader,
 func (s *Store) Close() error {
 	s.once.Do(func() { close(s.closing) })
 	<-s.closed
+	s.reads.close()
 	return s.db.Close()
 }
 

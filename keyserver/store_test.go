@@ -219,10 +219,17 @@ func TestKeyText(t *testing.T) {
 // TestNewerStore opens a store that a later program made.
 func TestNewerStore(t *testing.T) {
 	l := newLab(t)
+	l.register("web")
+	l.good("web")
+	h := newLaunch(platforms()[0], "web")
+	must(t, h.begin(t.Context(), l.client))
+	h.measure(t)
 	_, err := l.store.db.Exec(`INSERT INTO migrations VALUES (99, 0)`)
 	must(t, err)
+	_, err = h.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Internal) // a server that ran on
 	l.stop()
-	if _, err := OpenStore(t.Context(), l.dir, l.key, rand.Reader, l.clock()); err == nil || !strings.Contains(err.Error(), "newer sealboot") {
+	if _, err := OpenStore(t.Context(), l.dir, l.key, rand.Reader, l.clock()); !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "newer sealboot") {
 		t.Errorf("got %v", err)
 	}
 }

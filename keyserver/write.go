@@ -21,6 +21,7 @@ type transaction struct {
 	on    queries
 	store *Store
 	head  *head // of the audit, with this batch's rows
+	open  *openCount
 }
 
 // write runs do and commits what it did, or nothing if do fails or the commit does. do must not keep
@@ -86,17 +87,13 @@ func (s *Store) batch(first *write) []*write {
 
 // batchTime bounds a batch from the outside: it is more than the database's own limits allow, and ends a wait for a
 // database that does not answer at all.
-const batchTime = 20 * time.Second
+const batchTime = 12 * time.Second
 
 // commit answers each write of the batch exactly once.
 func (s *Store) commit(batch []*write) {
-	// The callers' contexts do not reach the transaction: one who goes away must not tear the others'.
+	// The callers' contexts do not reach the transaction: one who goes away must not tear the others'. Nor does another of
+	// its own: the drivers would start a goroutine for each statement.
 	ctx := context.Background()
-	if !s.dialect.prepare { // SQLite has its own limit, and would start a goroutine for each statement
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, batchTime)
-		defer cancel()
-	}
 	results := make([]error, len(batch))
 	on, err := s.begin(ctx)
 	if err == nil {
@@ -121,23 +118,32 @@ func (s *Store) commit(batch []*write) {
 func (s *Store) begin(ctx context.Context) (on queries, err error) {
 	for range connections + 1 { // the pool's others may have broken too
 		if s.writes == nil {
-			if s.writes, err = s.db.Conn(ctx); err != nil {
+			if s.writes, err = s.connect(ctx); err != nil {
 				return queries{}, err
 			}
-			s.statements = &statements{Conn: s.writes, prepared: make(map[string]*sql.Stmt)}
+			s.statements = &statements{on: s.writes}
 		}
-		if _, err = s.dialect.on(s.writes).exec(ctx, s.dialect.begin); err == nil {
+		if err = s.dialect.bound(s.writes, s.batchTime); err == nil {
+			_, err = s.dialect.on(s.writes).exec(ctx, s.dialect.begin)
+		}
+		if err == nil {
 			if s.dialect.prepare {
 				return s.dialect.on(s.statements), nil
 			}
 			return s.dialect.on(s.writes), nil
 		}
 		s.release(true)
-		if ctx.Err() != nil || !s.dialect.broken(err) {
+		if !s.dialect.broken(err) {
 			break
 		}
 	}
 	return queries{}, err
+}
+
+func (s *Store) connect(ctx context.Context) (*sql.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.batchTime) // readers may have all connections
+	defer cancel()
+	return s.db.Conn(ctx)
 }
 
 // release gives up the writer's connection, back to the others or, after a failure, for good.
@@ -156,30 +162,37 @@ func (s *Store) release(failed bool) {
 // attempt runs the batch in its transaction, each write in a savepoint. Its own error means that nothing was
 // committed, or that it cannot be known: either way no write may count as done.
 func (s *Store) attempt(ctx context.Context, on queries, batch []*write, results []error) error {
+	if err := s.dialect.checkForm(ctx, on); err != nil { // another server may have changed it
+		return err
+	}
 	begun, err := readHead(ctx, on)
 	if err != nil {
 		return err
 	}
 	head := begun
-	exec := func(statement string) error {
-		_, err := on.exec(ctx, statement)
+	exec := func(statements ...string) (err error) {
+		for _, s := range statements {
+			if _, err = on.exec(ctx, s); err != nil {
+				break
+			}
+		}
 		return err
 	}
+	if err := exec(`SAVEPOINT one`); err != nil {
+		return err
+	}
+	var open openCount
 	for i, w := range batch {
 		if results[i] = w.ctx.Err(); results[i] != nil {
 			continue
 		}
-		if err := exec(`SAVEPOINT one`); err != nil {
-			return err
-		}
-		before := head
-		if results[i] = w.do(&transaction{ctx: ctx, on: on, store: s, head: &head}); results[i] != nil {
-			head = before
+		beforeHead, beforeOpen := head, open
+		if results[i] = w.do(&transaction{ctx: ctx, on: on, store: s, head: &head, open: &open}); results[i] != nil {
+			head, open = beforeHead, beforeOpen
 			if err := exec(`ROLLBACK TO SAVEPOINT one`); err != nil { // a full disk may have ended the whole transaction
 				return fmt.Errorf("%w, after: %w", err, results[i])
 			}
-		}
-		if err := exec(`RELEASE SAVEPOINT one`); err != nil {
+		} else if err := exec(s.dialect.next...); err != nil {
 			return err
 		}
 	}
@@ -218,51 +231,4 @@ func (t *transaction) row(query string, args ...any) *sql.Row { return t.on.row(
 
 func (t *transaction) rows(query string, args ...any) (*sql.Rows, error) {
 	return t.on.rows(t.ctx, query, args...)
-}
-
-// statements prepares each query of a connection once. They are constants, so they are few.
-type statements struct {
-	*sql.Conn
-	prepared map[string]*sql.Stmt
-}
-
-func (s *statements) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
-	if p := s.prepared[query]; p != nil {
-		return p, nil
-	}
-	p, err := s.PrepareContext(ctx, query)
-	if err == nil {
-		s.prepared[query] = p
-	}
-	return p, err
-}
-
-func (s *statements) close() {
-	for _, p := range s.prepared {
-		p.Close()
-	}
-}
-
-func (s *statements) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	p, err := s.prepare(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	return p.ExecContext(ctx, args...)
-}
-
-func (s *statements) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	p, err := s.prepare(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	return p.QueryContext(ctx, args...)
-}
-
-func (s *statements) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	p, err := s.prepare(ctx, query)
-	if err != nil {
-		return s.Conn.QueryRowContext(ctx, query, args...) // fails likewise
-	}
-	return p.QueryRowContext(ctx, args...)
 }

@@ -44,16 +44,19 @@ CREATE TRIGGER sessions_end_once BEFORE UPDATE ON sessions FOR EACH ROW WHEN (ol
 -- The number of open sessions, without counting them each time.
 CREATE TABLE open_sessions (n BIGINT NOT NULL);
 INSERT INTO open_sessions VALUES (0);
-CREATE FUNCTION one_more_session() RETURNS trigger LANGUAGE plpgsql AS
-	$$ BEGIN UPDATE open_sessions SET n = n + 1; RETURN NULL; END $$;
-CREATE FUNCTION one_session_less() RETURNS trigger LANGUAGE plpgsql AS
-	$$ BEGIN UPDATE open_sessions SET n = n - 1; RETURN NULL; END $$;
-CREATE TRIGGER sessions_begin AFTER INSERT ON sessions FOR EACH ROW WHEN (new.state = 'open')
-	EXECUTE FUNCTION one_more_session();
-CREATE TRIGGER sessions_end AFTER UPDATE OF state ON sessions FOR EACH ROW WHEN (old.state = 'open' AND new.state <> 'open')
-	EXECUTE FUNCTION one_session_less();
-CREATE TRIGGER sessions_gone AFTER DELETE ON sessions FOR EACH ROW WHEN (old.state = 'open')
-	EXECUTE FUNCTION one_session_less();
+CREATE FUNCTION sessions_came() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN UPDATE open_sessions SET n = n + (SELECT count(*) FROM come WHERE state = 'open'); RETURN NULL; END $$;
+CREATE FUNCTION sessions_changed() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN UPDATE open_sessions SET n = n + (SELECT count(*) FROM come WHERE state = 'open') - (SELECT count(*) FROM gone WHERE state = 'open');
+	RETURN NULL; END $$;
+CREATE FUNCTION sessions_went() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN UPDATE open_sessions SET n = n - (SELECT count(*) FROM gone WHERE state = 'open'); RETURN NULL; END $$;
+CREATE TRIGGER sessions_begin AFTER INSERT ON sessions REFERENCING NEW TABLE AS come FOR EACH STATEMENT
+	EXECUTE FUNCTION sessions_came();
+CREATE TRIGGER sessions_end AFTER UPDATE ON sessions REFERENCING OLD TABLE AS gone NEW TABLE AS come FOR EACH STATEMENT
+	EXECUTE FUNCTION sessions_changed();
+CREATE TRIGGER sessions_gone AFTER DELETE ON sessions REFERENCING OLD TABLE AS gone FOR EACH STATEMENT
+	EXECUTE FUNCTION sessions_went();
 
 CREATE TABLE audit (
 	seq   BIGINT PRIMARY KEY,
