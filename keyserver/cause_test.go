@@ -58,6 +58,7 @@ func TestCauseNamesOtherVersions(t *testing.T) {
 
 // TestMigrationKeepsDigests takes a store of the first form, whose images have no digests noted.
 func TestMigrationKeepsDigests(t *testing.T) {
+	sqliteAlone(t, "PostgreSQL never had that form")
 	l := newLab(t)
 	oldStore(t, l)
 	l.start()

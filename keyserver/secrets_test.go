@@ -334,7 +334,6 @@ func TestConfirm(t *testing.T) {
 	session, key = receipt()
 	l.wait(DefaultSessionTTL + keepEnded)
 	must(t, l.server.Expire(ctx))
-	must(t, l.store.write(ctx, func(tx *transaction) error { _, err := tx.expireSessions(l.clock()); return err }))
 	refusedAs(t, confirm(session, key, sev.DiskPassphrase), wire.Refused)
 	session, key = receipt()
 	must(t, l.store.Revoke(ctx, Revocation{RevokedImage, "web", "sold", l.clock()}))

@@ -190,12 +190,18 @@ func (s *Server) keep(image string, version int64, p *platform, now time.Time, k
 
 // Expire ends the sessions whose time is over, and drops their keys.
 func (s *Server) Expire(ctx context.Context) error {
-	now := s.now()
-	return s.store.write(ctx, func(t *transaction) error {
-		ended, err := t.expireSessions(now)
-		if err != nil || ended == 0 {
+	for more := true; more; {
+		now := s.now()
+		err := s.store.write(ctx, func(t *transaction) (err error) {
+			var ended int64
+			if ended, more, err = t.expireSessions(now); err != nil || ended == 0 {
+				return err
+			}
+			return t.audit(Entry{Time: now, Event: EventExpire, Count: ended, Cause: "no measurement came in time"})
+		})
+		if err != nil {
 			return err
 		}
-		return t.audit(Entry{Time: now, Event: EventExpire, Count: ended, Cause: "no measurement came in time"})
-	})
+	}
+	return nil
 }
