@@ -4,7 +4,8 @@
 // them; loads the kernel modules that the initramfs lists; waits, for a bounded time, for the
 // disk whose LUKS UUID the kernel command line names; reads that disk's header once; compares
 // the pin of that copy with the pin from the secret table; opens the root from that very
-// copy through dm-crypt; wipes the keys; and becomes the distribution's own init: that of its initramfs, if GRUB
+// copy through dm-crypt; wipes the keys; leaves the receipt of a change of passphrase, if there is one, in
+// /run for the guest's root user (package receipt); and becomes the distribution's own init: that of its initramfs, if GRUB
 // loaded one before ours and its rescue shell can be turned off (initramfs-tools, dracut), else the root's.
 //
 // The disk, and every device beside it, is the host's and lies where it can. The command line,
@@ -18,6 +19,7 @@ package agent
 import (
 	"errors"
 
+	"github.com/sealboot/sealboot/agent/receipt"
 	"github.com/sealboot/sealboot/luks"
 )
 
@@ -29,6 +31,8 @@ const (
 	KeyFolder      = Folder + "/key"
 	PassphraseFile = "passphrase" // in KeyFolder
 	PinFile        = "header-pin" // in KeyFolder
+	UsedFile       = "used"       // in KeyFolder: which passphrase opened the disk
+	ReceiptFile    = "receipt"    // in KeyFolder, if there is one
 	RootName       = "sealboot-root"
 	RootDevice     = "/dev/mapper/" + RootName
 	DiskParameter  = "sealboot.disk" // on the kernel command line
@@ -39,6 +43,7 @@ var (
 	ErrNoDiskName   = errors.New("the kernel command line names no disk (sealboot.disk=UUID)")
 	ErrNoPassphrase = errors.New("no passphrase came from GRUB")
 	ErrNoPin        = errors.New("no header pin came from GRUB")
+	ErrReceipt      = errors.New("the receipt that came from GRUB cannot be used")
 	ErrModules      = errors.New("a kernel module that is needed does not load")
 	ErrNoDisk       = errors.New("the disk is not there")
 	ErrHeader       = errors.New("the disk's LUKS header is refused")
@@ -52,7 +57,13 @@ var (
 type Keys struct {
 	Passphrase []byte
 	Pin        luks.Pin
+	Receipt    *receipt.Receipt // nil: there is none
 }
 
-// Wipe overwrites the passphrase.
-func (k *Keys) Wipe() { clear(k.Passphrase) }
+// Wipe overwrites the passphrase and the receipt's key.
+func (k *Keys) Wipe() {
+	clear(k.Passphrase)
+	if k.Receipt != nil {
+		k.Receipt.Wipe()
+	}
+}

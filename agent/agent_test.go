@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealboot/sealboot/agent/receipt"
 	"github.com/sealboot/sealboot/internal/testtool"
 )
 
@@ -214,8 +215,8 @@ func TestNoRescueShell(t *testing.T) {
 	}
 }
 
-// TestUdevRecords runs what is put into initramfs-tools' script.
-func TestUdevRecords(t *testing.T) {
+// TestKeepRun runs what is put into initramfs-tools' script, in a /run that is empty again.
+func TestKeepRun(t *testing.T) {
 	root := t.TempDir()
 	for name, content := range map[string]string{
 		"init": "", "conf/initramfs.conf": "", "scripts/init-top/ORDER": "echo udev starts\n", "run/udev/data/b254:0": "E:DM_NAME=x\nE:A=$B\n",
@@ -225,22 +226,46 @@ func TestUdevRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	note := &receipt.Receipt{Session: [16]byte{1}, Key: [32]byte{2}, Used: receipt.Current}
+	if err := leaveReceipt(root, note); err != nil {
+		t.Fatal(err)
+	}
+	wantReceipt(t, root, note)
 	if _, err := distributionInit(root); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.RemoveAll(filepath.Join(root, "run")); err != nil {
+	if err := errors.Join(os.RemoveAll(filepath.Join(root, "run")), os.Mkdir(filepath.Join(root, "run"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	script, err := os.ReadFile(filepath.Join(root, "scripts/init-top/ORDER"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	there := strings.ReplaceAll(string(script), udevRecords, filepath.Join(root, udevRecords))
+	there := strings.ReplaceAll(string(script), "/run/", filepath.Join(root, "run")+"/")
 	if said := testtool.Output(t, "/bin/sh", "-e", "-c", there); said != "udev starts\n" {
 		t.Errorf("the script said %q", said)
 	}
 	if got, err := os.ReadFile(filepath.Join(root, "run/udev/data/b254:0")); string(got) != "E:DM_NAME=x\nE:A=$B\n" {
 		t.Errorf("the record is %q, %v", got, err)
+	}
+	wantReceipt(t, root, note)
+}
+
+// wantReceipt fails unless the receipt is there for root alone.
+func wantReceipt(t *testing.T, root string, want *receipt.Receipt) {
+	t.Helper()
+	name := filepath.Join(root, receipt.Path)
+	for path, mode := range map[string]os.FileMode{name: 0o600, filepath.Dir(name): 0o700 | os.ModeDir} {
+		if info, err := os.Stat(path); err != nil || info.Mode() != mode {
+			t.Errorf("%s: %v, %v, want mode %v", path, info, err, mode)
+		}
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := receipt.Parse(text); err != nil || *got != *want {
+		t.Errorf("receipt %+v, %v, want %+v", got, err, want)
 	}
 }
 

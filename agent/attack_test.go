@@ -6,8 +6,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
+	"github.com/sealboot/sealboot/agent/receipt"
 	"github.com/sealboot/sealboot/luks"
 )
 
@@ -205,20 +207,31 @@ func TestMapperFails(t *testing.T) {
 // TestTakeKeys: the files are gone afterwards, whatever was wrong with them.
 func TestTakeKeys(t *testing.T) {
 	pin := bytes.Repeat([]byte{7}, 32)
+	note := bytes.Repeat([]byte{9}, receipt.Size)
+	word := []byte(receipt.Previous)
 	for _, c := range []struct {
 		name            string
 		passphrase, pin []byte
 		want            error
+		used, receipt   []byte
 	}{
-		{"good", []byte("pass\nphrase\x00"), pin, nil},
-		{"pin missing", []byte("p"), nil, ErrNoPin},
-		{"pin of zero length", []byte("p"), []byte{}, ErrNoPin},
-		{"pin too short", []byte("p"), pin[:31], ErrNoPin},
-		{"pin too long", []byte("p"), append(bytes.Clone(pin), 7), ErrNoPin},
-		{"passphrase missing", nil, pin, ErrNoPassphrase},
-		{"passphrase of zero length", []byte{}, pin, ErrNoPassphrase},
-		{"passphrase too long", make([]byte, maxPassphrase+1), pin, ErrNoPassphrase},
-		{"nothing", nil, nil, ErrNoPassphrase},
+		{"good", []byte("pass\nphrase\x00"), pin, nil, nil, nil},
+		{"good with a receipt", []byte("p"), pin, nil, word, note},
+		{"good with the word alone", []byte("p"), pin, nil, []byte("current"), nil},
+		{"receipt without the word", []byte("p"), pin, ErrReceipt, nil, note},
+		{"receipt with another word", []byte("p"), pin, ErrReceipt, []byte("both"), note},
+		{"receipt with a long word", []byte("p"), pin, ErrReceipt, make([]byte, 5000), note},
+		{"receipt too short", []byte("p"), pin, ErrReceipt, word, note[:47]},
+		{"receipt too long", []byte("p"), pin, ErrReceipt, word, append(bytes.Clone(note), 9)},
+		{"receipt, but no passphrase", nil, pin, ErrNoPassphrase, word, note},
+		{"pin missing", []byte("p"), nil, ErrNoPin, nil, nil},
+		{"pin of zero length", []byte("p"), []byte{}, ErrNoPin, nil, nil},
+		{"pin too short", []byte("p"), pin[:31], ErrNoPin, nil, nil},
+		{"pin too long", []byte("p"), append(bytes.Clone(pin), 7), ErrNoPin, nil, nil},
+		{"passphrase missing", nil, pin, ErrNoPassphrase, nil, nil},
+		{"passphrase of zero length", []byte{}, pin, ErrNoPassphrase, nil, nil},
+		{"passphrase too long", make([]byte, maxPassphrase+1), pin, ErrNoPassphrase, nil, nil},
+		{"nothing", nil, nil, ErrNoPassphrase, nil, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			folder := filepath.Join(t.TempDir(), "key")
@@ -226,7 +239,7 @@ func TestTakeKeys(t *testing.T) {
 				t.Fatal(err)
 			}
 			var kept []*os.File // other names of the same pages
-			for name, content := range map[string][]byte{PassphraseFile: c.passphrase, PinFile: c.pin} {
+			for name, content := range map[string][]byte{PassphraseFile: c.passphrase, PinFile: c.pin, UsedFile: c.used, ReceiptFile: c.receipt} {
 				if content == nil {
 					continue
 				}
@@ -247,6 +260,15 @@ func TestTakeKeys(t *testing.T) {
 			}
 			if keys != nil && (!bytes.Equal(keys.Passphrase, c.passphrase) || !bytes.Equal(keys.Pin[:], c.pin)) {
 				t.Error("other keys than the files had")
+			}
+			if keys != nil {
+				if r := keys.Receipt; (r != nil) != (c.receipt != nil) || r != nil && (!bytes.Equal(slices.Concat(r.Session[:], r.Key[:]), c.receipt) || r.Used != string(c.used)) {
+					t.Errorf("receipt %+v", r)
+				}
+				keys.Wipe()
+				if len(bytes.Trim(keys.Passphrase, "\x00")) != 0 || keys.Receipt != nil && keys.Receipt.Key != [32]byte{} {
+					t.Error("the keys were not wiped")
+				}
 			}
 			if _, err := os.Lstat(folder); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("the key files are still there: %v", err)

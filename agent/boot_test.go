@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealboot/sealboot/agent/receipt"
 	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/initramfs"
 	"github.com/sealboot/sealboot/internal/testtool"
@@ -44,22 +46,40 @@ func TestBoot(t *testing.T) {
 	}
 	m := newRealMachine(t)
 	pin := m.header.Pin()
-	keys := m.keys(m.passphrase, pin[:])
+	keys := m.keys(m.passphrase, pin[:], nil, "")
+	note, want := randomBytes(t, receipt.Size), ""
+	withReceipt := m.keys(m.passphrase, pin[:], note, receipt.Previous)
+	if r, err := receipt.New(note, []byte(receipt.Previous)); err != nil {
+		t.Fatal(err)
+	} else if text, err := r.Encode(); err != nil {
+		t.Fatal(err)
+	} else {
+		want = fmt.Sprintf("receipt 600 0:0 in 700 0:0 on tmpfs %x", sha256.Sum256(text))
+	}
 	said := fmt.Sprintf("%s %s uuid CRYPT-LUKS2-%s-sealboot-root keys 0 left nothing udev known", marker, m.secret, strings.ReplaceAll(m.header.UUID(), "-", ""))
 
 	ok := t.Run("good", func(t *testing.T) {
 		console := m.boot(t, m.disk, keys, "panic=7 -- first second")
 		wantLine(t, console, said+" panic 7 args first second")
+		if strings.Contains(console, "receipt") {
+			t.Errorf("a receipt came from nowhere:\n%s", last(console))
+		}
 	})
 	if !ok {
 		return
 	}
+	t.Run("receipt", func(t *testing.T) {
+		console := m.boot(t, m.disk, withReceipt, "")
+		wantLine(t, console, said+" panic 0 args")
+		wantLine(t, console, want)
+	})
 	t.Run("distribution's initramfs", func(t *testing.T) {
 		own := *m
 		own.initramfs = append(m.distribution(t), m.initramfs...)
-		console := own.boot(t, m.disk, keys, "")
+		console := own.boot(t, m.disk, withReceipt, "")
 		wantLine(t, console, "distribution's init: panic=1 left conf,init")
 		wantLine(t, console, said+" panic 0 args")
+		wantLine(t, console, want)
 	})
 	for _, twin := range []struct {
 		name  string
@@ -72,7 +92,7 @@ func TestBoot(t *testing.T) {
 				return bytes.ReplaceAll(json, []byte(`"encryption":"aes-xts-plain64"`), []byte(`"encryption":"cipher_null-ecb"`))
 			})
 		}, keys, "the disk's LUKS header is refused: vda1: "},
-		{"no pin", nil, m.keys(m.passphrase, nil), "no header pin came from GRUB: "},
+		{"no pin", nil, m.keys(m.passphrase, nil, nil, ""), "no header pin came from GRUB: "},
 		{"partition cut short", func(t *testing.T, disk *os.File) {
 			sgdisk := testtool.Program(t, "sgdisk")
 			testtool.Output(t, sgdisk, "-d", "1", "-n", fmt.Sprintf("1:2048:+%dK", (dataOffset+fsSize/2)>>10), disk.Name())
@@ -123,20 +143,25 @@ func (m *realMachine) editHeader(t *testing.T, disk *os.File, edit func(json []b
 	check(t, err)
 }
 
-// distribution makes an initramfs as initramfs-tools would, that mounts the opened root itself.
+// distribution makes an initramfs as initramfs-tools would, that mounts a /run of its own and the opened root.
 func (m *realMachine) distribution(t *testing.T) []byte {
 	t.Helper()
 	busybox, err := os.ReadFile(testtool.Program(t, "busybox"))
 	check(t, err)
 	var b bytes.Buffer
-	for _, dir := range []string{"bin", "conf", "proc", "sys", "dev", "root"} {
+	for _, dir := range []string{"bin", "conf", "proc", "sys", "dev", "run", "root", "scripts", "scripts/init-top"} {
 		member(&b, dir, 0o040755, nil)
 	}
 	member(&b, "bin/busybox", 0o100755, busybox)
 	member(&b, "conf/initramfs.conf", 0o100644, nil)
+	member(&b, "scripts/init-top/ORDER", 0o100644, []byte("echo udev starts\n"))
 	member(&b, "init", 0o100755, []byte(`#!/bin/busybox sh
 bb=/bin/busybox
 $bb mount -t proc proc /proc && $bb mount -t sysfs sysfs /sys && $bb mount -t devtmpfs dev /dev || exit
+$bb mount -t tmpfs -o mode=0755 tmpfs /run || exit
+mkdir() { $bb mkdir "$@"; }
+cat() { $bb cat "$@"; }
+. /scripts/init-top/ORDER
 echo "distribution's init: $($bb cat /conf/conf.d/*) left $($bb ls / | $bb grep -e conf -e sealboot -e init | $bb tr '\n' ,)"
 $bb mount -o ro -t ext4 /dev/mapper/sealboot-root /root || exit
 for dir in proc sys dev run; do $bb mount -o move /$dir /root/$dir || exit; done
@@ -223,17 +248,21 @@ bb=/bin/busybox
 left=$($bb find / -xdev -name header-pin -o -xdev -name passphrase -o -xdev -name "*agent*")
 keys=$($bb grep -c sealboot /proc/keys)
 table=$($bb cat /sys/block/dm-0/dm/uuid)
+if $bb test -e /run/sealboot; then
+	at=$($bb awk '$5 == "/run" { print $9 }' /proc/self/mountinfo)
+	echo "receipt $($bb stat -c '%a %u:%g' /run/sealboot/receipt) in $($bb stat -c '%a %u:%g' /run/sealboot) on $at $($bb sha256sum </run/sealboot/receipt)"
+fi
 $bb test -e /run/udev/data/b$($bb cat /sys/block/dm-0/dev) && udev=known
 echo "` + marker + ` $($bb cat /etc/secret) uuid $table keys $keys left ${left:-nothing} udev $udev panic $($bb cat /proc/sys/kernel/panic) args $*"
 $bb poweroff -f
 `
 
 // keys makes the archive of key files, as GRUB's "newc:" does. A nil value is left out.
-func (m *realMachine) keys(passphrase, pin []byte) []byte {
-	files := map[string][]byte{PassphraseFile: passphrase, PinFile: pin}
+func (m *realMachine) keys(passphrase, pin, note []byte, used string) []byte {
+	files := map[string][]byte{PassphraseFile: passphrase, PinFile: pin, UsedFile: []byte(used), ReceiptFile: note}
 	var b bytes.Buffer
 	member(&b, "sealboot/key", 0o040777, nil)
-	for _, name := range []string{PassphraseFile, PinFile} {
+	for _, name := range []string{PassphraseFile, PinFile, UsedFile, ReceiptFile} {
 		if files[name] != nil {
 			member(&b, "sealboot/key/"+name, 0o100777, files[name])
 		}

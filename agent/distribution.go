@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/sealboot/sealboot/agent/receipt"
 )
 
 // initramfsKind is a maker of initramfs files whose rescue shell we know how to turn off. That shell would be the
@@ -49,12 +51,13 @@ func distributionInit(root string) (string, error) {
 	if known == "" {
 		return "", nil
 	}
-	return known, keepUdevRecords(root)
+	return known, keepRun(root)
 }
 
-// keepUdevRecords has initramfs-tools write our records for udev again: its init puts a new /run over ours before udev
-// starts. /scripts/init-top/ORDER is the shell text that starts udev.
-func keepUdevRecords(root string) error {
+// keepRun has initramfs-tools write again what we have in /run, records for udev and a receipt: its init puts a new /run
+// over ours before udev starts. /scripts/init-top/ORDER is the shell text that starts udev; like all of an initramfs it is
+// read by root alone, and removed with it. dracut keeps a /run that it finds.
+func keepRun(root string) error {
 	order := filepath.Join(root, "scripts/init-top/ORDER")
 	old, err := os.ReadFile(order)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,6 +77,12 @@ func keepUdevRecords(root string) error {
 			return err
 		}
 		fmt.Fprintf(&text, "cat >%s/%s <<'END'\n%sEND\n", udevRecords, r.Name(), content)
+	}
+	note, err := os.ReadFile(filepath.Join(root, receipt.Path))
+	if err == nil {
+		fmt.Fprintf(&text, "( umask 077; mkdir %s; cat >%s ) <<'END'\n%sEND\n", filepath.Dir(receipt.Path), receipt.Path, note)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return os.WriteFile(order, append([]byte(text.String()), old...), 0o644)
 }

@@ -7,12 +7,32 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealboot/sealboot/agent/receipt"
 )
 
 const newRoot = Folder + "/root"
 
 // fileSystems are tried in this order where the command line names none.
 var fileSystems = []string{"ext4", "xfs", "btrfs"}
+
+// leaveReceipt writes the receipt where only root can read it, and only until the machine is off: in /run, which is
+// memory and goes over to the next init.
+func leaveReceipt(root string, r *receipt.Receipt) error {
+	text, err := r.Encode()
+	if err != nil {
+		return err
+	}
+	defer clear(text)
+	name := filepath.Join(root, receipt.Path)
+	if err := os.Mkdir(filepath.Dir(name), 0o700); err != nil {
+		return fmt.Errorf("leave the receipt: %w", err)
+	}
+	if err := os.WriteFile(name, text, 0o600); err != nil {
+		return fmt.Errorf("leave the receipt: %w", err)
+	}
+	return nil
+}
 
 // handOver becomes the next init: the distribution's own initramfs if one was loaded before
 // ours, else the root's. It returns only with an error.

@@ -1,11 +1,14 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
+	"github.com/sealboot/sealboot/agent/receipt"
 	"github.com/sealboot/sealboot/luks"
 )
 
@@ -16,8 +19,9 @@ const maxPassphrase = 4096 // bytes; far above what GRUB takes
 func TakeKeys(folder string) (*Keys, error) {
 	passphrase, errPassphrase := take(filepath.Join(folder, PassphraseFile), maxPassphrase)
 	pin, errPin := take(filepath.Join(folder, PinFile), len(luks.Pin{}))
+	note, errReceipt := takeReceipt(folder)
 	errRemove := os.RemoveAll(folder)
-	k := &Keys{Passphrase: passphrase}
+	k := &Keys{Passphrase: passphrase, Receipt: note}
 	var err error
 	switch {
 	case errPassphrase != nil:
@@ -28,6 +32,8 @@ func TakeKeys(folder string) (*Keys, error) {
 		err = fmt.Errorf("%w: %w", ErrNoPin, errPin)
 	case copy(k.Pin[:], pin) != len(k.Pin):
 		err = fmt.Errorf("%w: it has %d bytes, not %d", ErrNoPin, len(pin), len(k.Pin))
+	case errReceipt != nil:
+		err = fmt.Errorf("%w: %w", ErrReceipt, errReceipt)
 	case errRemove != nil:
 		err = fmt.Errorf("remove key files: %w", errRemove)
 	}
@@ -36,6 +42,22 @@ func TakeKeys(folder string) (*Keys, error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+// takeReceipt gives nil if there is none.
+func takeReceipt(folder string) (*receipt.Receipt, error) {
+	used, errUsed := take(filepath.Join(folder, UsedFile), len(receipt.Previous))
+	entry, err := take(filepath.Join(folder, ReceiptFile), receipt.Size)
+	defer clear(entry)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case errUsed != nil:
+		return nil, errUsed
+	}
+	return receipt.New(entry, used)
 }
 
 // take reads a file of at most limit bytes and overwrites it in place: in the initramfs a

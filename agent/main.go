@@ -73,6 +73,9 @@ func boot(args, env []string) error {
 		return err
 	}
 	err = Unlock(found, keys, deviceMapper{})
+	if err == nil && keys.Receipt != nil {
+		err = leaveReceipt("/", keys.Receipt)
+	}
 	found.Disk.Close()
 	keys.Wipe()
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/sealboot/sealboot/grub"
+	"github.com/sealboot/sealboot/internal/guid"
 	"github.com/sealboot/sealboot/internal/testtool"
 	"github.com/sealboot/sealboot/sev"
 )
@@ -76,7 +77,7 @@ func guest(t testing.TB, more string) []byte {
 mkdir /proc && mount -t proc proc /proc
 echo "guest: version $(uname -r)"
 echo "guest: command line $(cat /proc/cmdline)"
-for file in passphrase header-pin; do
+for file in $(ls /sealboot/key); do
 	echo "guest: $file $(sha256sum </sealboot/key/$file)"
 done
 cat /distribution 2>/dev/null
@@ -91,56 +92,83 @@ func sum(b []byte) string {
 }
 
 // TestBoot boots a real kernel from an encrypted disk. What the guest prints, only a boot
-// that got the right secrets can know. Afterwards no trace of them is in memory.
+// that got the right secrets can know. Afterwards no trace of them is in memory, and what the
+// table holds for others stands there as it was.
 func TestBoot(t *testing.T) {
 	vmlinuz, version := kernel(t)
 	passphrase := slices.Concat([]byte("every kind of byte \x00\xff\n"), make([]byte, 24))
 	rand.Read(passphrase[24:])
+	other, receipt := make([]byte, 40), make([]byte, 48)
+	rand.Read(other)
+	rand.Read(receipt)
 	d := makeDisk(t, testDiskUUID, passphrase,
 		file("/boot/vmlinuz-"+version, vmlinuz),
 		file("/boot/initrd.img-"+version, cpio([2]string{"distribution", "guest: the distribution's initrd is there\n"})),
 		file("/boot/sealboot/initramfs-"+version, guest(t, wipeKeys)),
 		file("/boot/vmlinuz-9.9.9", []byte("a newer kernel, but no initramfs")),
 		file("/boot/sealboot/initramfs-9.9.8", []byte("an initramfs, but no kernel")))
-	table, err := sev.SecretTable{{GUID: passphraseGUID, Data: passphrase}, foreign, {GUID: pinGUID, Data: d.pin[:]}}.Encode(3072)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ram := filepath.Join(t.TempDir(), "ram")
-	m := machine{
-		efi:   build(t, grub.Config{DiskUUID: d.uuid, Append: "console=ttyS0 quiet  panic=-1"}),
-		table: table, disks: []string{d.path},
-		args: []string{"-object", "memory-backend-file,id=ram,size=512M,share=on,mem-path=" + ram, "-machine", "memory-backend=ram"},
-	}
-	console := m.run(t)
-	want := []string{
-		"passing over kernel 9.9.9, which has no /boot/sealboot/initramfs-9.9.9",
-		"disk unlocked, starting " + version,
-	}
-	if got := said(console); strings.Join(got, "\n") != strings.Join(want, "\n") {
-		t.Errorf("sealboot said %q, want %q", got, want)
-	}
-	for _, want := range []string{
-		"guest: version " + version,
-		"guest: command line BOOT_IMAGE=(crypto0)/boot/vmlinuz-" + version + " root=/dev/mapper/sealboot-root rdinit=/sealboot/agent sealboot.disk=" + d.uuid + " ro console=ttyS0 quiet panic=-1\r",
-		"guest: passphrase " + sum(passphrase),
-		"guest: header-pin " + sum(d.pin[:]),
-		"guest: the distribution's initrd is there",
-		"guest: wiped",
+	efi := build(t, grub.Config{DiskUUID: d.uuid, Append: "console=ttyS0 quiet  panic=-1"})
+	entry := func(id guid.GUID, data []byte) sev.SecretEntry { return sev.SecretEntry{GUID: id, Data: data} }
+	pin := entry(pinGUID, d.pin[:])
+	for _, c := range []struct {
+		name  string
+		table sev.SecretTable
+		says  string // which passphrase it was
+		used  string
+	}{
+		{"one passphrase", sev.SecretTable{entry(passphraseGUID, passphrase), foreign, pin}, "", "current"},
+		{"changed to the disk's", sev.SecretTable{entry(passphraseGUID, passphrase), entry(sev.PreviousPassphrase, other), pin, entry(sev.ReleaseReceipt, receipt), foreign},
+			"the disk " + d.uuid + " was opened by the new passphrase", "current"},
+		{"changed from the disk's", sev.SecretTable{entry(passphraseGUID, other), entry(sev.PreviousPassphrase, passphrase), pin, entry(sev.ReleaseReceipt, receipt), foreign},
+			"the disk " + d.uuid + " was opened by the previous passphrase", "previous"},
 	} {
-		if !strings.Contains(console, want) {
-			t.Errorf("the console has no %q; its end:\n%s", want, tail(console))
-		}
+		t.Run(c.name, func(t *testing.T) {
+			table, err := c.table.Encode(3072)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ram := filepath.Join(t.TempDir(), "ram")
+			m := machine{efi: efi, table: table, disks: []string{d.path},
+				args: []string{"-object", "memory-backend-file,id=ram,size=512M,share=on,mem-path=" + ram, "-machine", "memory-backend=ram"}}
+			console := m.run(t)
+			want := []string{
+				"passing over kernel 9.9.9, which has no /boot/sealboot/initramfs-9.9.9",
+				"disk unlocked, starting " + version,
+			}
+			lines := []string{
+				"guest: version " + version,
+				"guest: command line BOOT_IMAGE=(crypto0)/boot/vmlinuz-" + version + " root=/dev/mapper/sealboot-root rdinit=/sealboot/agent sealboot.disk=" + d.uuid + " ro console=ttyS0 quiet panic=-1\r",
+				"guest: passphrase " + sum(passphrase),
+				"guest: header-pin " + sum(d.pin[:]),
+				"guest: used " + sum([]byte(c.used)),
+				"guest: the distribution's initrd is there",
+				"guest: wiped",
+			}
+			files := 3
+			if c.says != "" {
+				want = slices.Insert(want, 0, c.says)
+				lines = append(lines, "guest: receipt "+sum(receipt))
+				files++
+			}
+			if got := said(console); !slices.Equal(got, want) {
+				t.Errorf("sealboot said %q, want %q", got, want)
+			}
+			for _, want := range lines {
+				if !strings.Contains(console, want) {
+					t.Errorf("the console has no %q; its end:\n%s", want, tail(console))
+				}
+			}
+			if strings.Contains(console, "guest: dd failed") || !strings.Contains(console, fmt.Sprintf("guest: %d files\r", files)) {
+				t.Errorf("the guest did not wipe its files, or has not %d; the console's end:\n%s", files, tail(console))
+			}
+			memory, err := os.ReadFile(ram)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, area := firmware(t, efi)
+			checkTraces(t, memory, area.Base, c.table)
+		})
 	}
-	if strings.Contains(console, "guest: dd failed") {
-		t.Error("the guest did not wipe its files")
-	}
-	memory, err := os.ReadFile(ram)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, area := firmware(t, m.efi)
-	checkTraces(t, memory, area.Base, passphrase, d.pin)
 }
 
 // TestNoSecretArea starts GRUB on the firmware of an ordinary machine.
@@ -199,6 +227,12 @@ func TestStops(t *testing.T) {
 		{"no secret and keys pressed", func(m *machine) { m.table, m.keys = nil, "c\x1b[14~e\x1b" }, "no secret: nothing was put into the secret area of this machine"},
 		{"length of an entry", func(m *machine) { m.table[20+16] = 0 }, "malformed secret table: the length of an entry does not fit the table"},
 		{"wrong passphrase", func(m *machine) { m.table[40] ^= 1 }, "wrong passphrase: it does not open the disk " + testDiskUUID},
+		{"wrong new and previous passphrase", func(m *machine) {
+			m.table = encodeTable(t, sev.SecretEntry{GUID: passphraseGUID, Data: []byte("x")}, sev.SecretEntry{GUID: sev.PreviousPassphrase, Data: []byte("y")}, sev.SecretEntry{GUID: pinGUID, Data: d.pin[:]})
+		}, "wrong passphrase: neither the new nor the previous one opens the disk " + testDiskUUID},
+		{"receipt of another length", func(m *machine) {
+			m.table = encodeTable(t, sev.SecretEntry{GUID: passphraseGUID, Data: passphrase}, sev.SecretEntry{GUID: pinGUID, Data: d.pin[:]}, sev.SecretEntry{GUID: sev.ReleaseReceipt, Data: passphrase})
+		}, "malformed secret table: the receipt is not 48 bytes long"},
 		{"header with a null cipher", editDisk("aes-xts-plain64", "cipher_null-ecb"), notAccepted},
 		{"header that overflows GRUB's stack", editDisk(`"key_size":64`, `"key_size":99`), notAccepted},
 		{"no disk", func(m *machine) { m.disks = nil }, "no disk: none is a LUKS2 disk with the UUID " + testDiskUUID},

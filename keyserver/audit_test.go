@@ -56,7 +56,7 @@ func TestAuditOfTwoHistories(t *testing.T) {
 	l.stop()
 	l.dir = home
 	l.start()
-	_, err := l.store.db.Exec(`UPDATE audit SET entry = ?, mac = ? WHERE seq = 2`, entry, theirs.MAC)
+	_, err := l.store.read.exec(t.Context(), `UPDATE audit SET entry = ?, mac = ? WHERE seq = 2`, entry, theirs.MAC)
 	must(t, err)
 	err = l.store.Audit(t.Context(), func(Row) error { return nil })
 	chain := (*ChainError)(nil)

@@ -58,6 +58,7 @@ func TestCauseNamesOtherVersions(t *testing.T) {
 
 // TestMigrationKeepsDigests takes a store of the first form, whose images have no digests noted.
 func TestMigrationKeepsDigests(t *testing.T) {
+	sqliteAlone(t, "PostgreSQL never had that form")
 	l := newLab(t)
 	oldStore(t, l)
 	l.start()
@@ -117,8 +118,11 @@ func BenchmarkCause(b *testing.B) {
 			f, err := l.store.find(context.Background(), "web")
 			must(b, err)
 			e := &SEVEvidence{Session: &sev.Session{Policy: f.image.policy.SEV.Session()}, API: testAPI}
+			about, secrets, err := f.open(l.key)
+			must(b, err)
+			secrets.wipe()
 			for b.Loop() {
-				l.store.cause(context.Background(), f.standing(), f.image.version, e)
+				l.store.cause(context.Background(), about, f.image.version, e)
 			}
 		})
 	}

@@ -140,25 +140,21 @@ func (s *Server) judgeReport(ctx context.Context, d *decision, shown shown) (wir
 	} else {
 		d.entry.PolicyVersion = about.image.policyVersion
 	}
-	verdict := s.store.judge(ctx, about.standing(), about.image.version, Attempt{Time: d.entry.Time, Address: d.entry.Source,
-		Platform: d.entry.Platform, Chip: d.entry.Chip, SNP: reported{shown.attested, data, d.entry.Time}})
-	d.entry.Digest = hex.EncodeToString(verdict.Digest)
-	secrets, secretsErr := s.store.key.vault(about.image)
+	standing, secrets, secretsErr := about.open(s.store.key)
 	if secretsErr == nil {
 		defer secrets.wipe()
 	}
+	verdict := s.store.judge(ctx, standing, about.image.version, Attempt{Time: d.entry.Time, Address: d.entry.Source,
+		Platform: d.entry.Platform, Chip: d.entry.Chip, SNP: reported{shown.attested, data, d.entry.Time}})
+	d.entry.Digest = hex.EncodeToString(verdict.Digest)
 	verdictErr := verdict.Err()
 	switch {
-	case none && d.found.image != nil && d.kept.version != 0:
+	case none && d.kept.version != 0 && d.found.image != nil:
 		return no(wire.Refused, "%w: SNP", ErrNoWay)
 	case none:
 		return no(wire.Refused, "no image was registered under that name")
-	case d.found.broken != nil:
-		return no(wire.Refused, "%w", d.found.broken)
-	case errors.Is(verdictErr, ErrRevoked):
-		return no(wire.Refused, "%w", verdictErr)
-	case secretsErr != nil: // first of all it shows that record and policy are not the owner's
-		return no(wire.Refused, "open image's secrets: %w", secretsErr)
+	case secretsErr != nil:
+		return no(wire.Refused, "%w", secretsErr)
 	case about.image.version != d.kept.version:
 		return no(wire.Expired, "challenge is of version %d, image is now of version %d", d.kept.version, about.image.version)
 	case later(verdict):

@@ -97,7 +97,7 @@ func (s *Server) confirm(ctx context.Context, from Source, id string, r wire.Con
 func (s *Server) mayConfirm(kept *session, about *found, r wire.ConfirmationRequest) (pending bool, err error) {
 	var serial uint64
 	var have *secret
-	secrets, secretsErr := s.store.key.vault(about.image)
+	_, secrets, secretsErr := about.open(s.store.key)
 	if secretsErr == nil {
 		defer secrets.wipe()
 		serial, have = secrets.serial, secrets.find(r.Secret)
@@ -105,14 +105,9 @@ func (s *Server) mayConfirm(kept *session, about *found, r wire.ConfirmationRequ
 	receipt := s.store.key.receipt(kept, serial)
 	defer clear(receipt)
 	fits := hmac.Equal(r.MAC, wire.ConfirmationMAC(receipt[16:], r.Secret))
-	reason, revoked := about.revoked.find(RevokedImage, kept.image)
 	switch {
-	case about.broken != nil:
-		return false, about.broken
 	case secretsErr != nil:
-		return false, fmt.Errorf("open image's secrets: %w", secretsErr)
-	case revoked:
-		return false, fmt.Errorf("image is %w: %s", ErrRevoked, reason)
+		return false, secretsErr
 	case kept.state != released:
 		return false, errors.New("session has released nothing")
 	case kept.version != about.image.version:

@@ -56,9 +56,13 @@ func TestCrash(t *testing.T) {
 	l.rows()
 }
 
-// copyStore copies the store's files as they stand on the disk.
+// copyStore copies the store as it stands, while servers use it: SQLite's files on the disk, PostgreSQL's by its own
+// programs.
 func copyStore(t *testing.T, dir string) string {
 	t.Helper()
+	if onPostgres() {
+		return copyDatabase(t, dir)
+	}
 	to := filepath.Join(t.TempDir(), "store")
 	must(t, os.CopyFS(to, os.DirFS(dir)))
 	must(t, os.RemoveAll(filepath.Join(to, databaseName+"-shm"))) // memory that processes share: gone in a crash
@@ -73,7 +77,12 @@ func TestMain(m *testing.M) {
 		slog.Error("ended", "error", serveChild(dir))
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := stopCluster(); err != nil {
+		slog.Error("stop PostgreSQL", "error", err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // serveChild takes the store's key and the root's digest from standard input and serves until it is killed.
@@ -94,7 +103,7 @@ func serveChild(dir string) error {
 	if err != nil {
 		return err
 	}
-	s, err := NewServer(Config{Store: store, Roots: sev.RootSet{root: "test"}, Random: cryptorand.Reader, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	s, err := NewServer(Config{Rate: maxRate, Store: store, Roots: sev.RootSet{root: "test"}, Random: cryptorand.Reader, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -145,7 +154,7 @@ func TestKilled(t *testing.T) {
 	must(t, err)
 	key, err := ParseKey(text)
 	must(t, err)
-	dir := filepath.Join(t.TempDir(), "store")
+	dir := newLocation(t)
 	must(t, CreateStore(t.Context(), dir, key, time.Now()))
 	s, err := OpenStore(t.Context(), dir, key, cryptorand.Reader, time.Now())
 	must(t, err)

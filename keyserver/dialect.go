@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // dialect is what differs between the databases. Everything else is one set of queries, in the SQL that all of them
@@ -13,20 +14,24 @@ import (
 type dialect struct {
 	name     string             // of the folder of its schema
 	integer  string             // type of 64 bits
+	blob     string             // type of bytes
 	strict   string             // behind CREATE TABLE
-	begin    string             // of a batch; from then on no other server's batch begins
+	begin    string             // of a batch; until it ends, no other server's batch begins
+	next     []string           // releases the savepoint "one" and makes it anew
+	long     string             // says in a transaction that it may take its time
 	snapshot sql.IsolationLevel // at which all reads of a transaction see one state
 	numbered bool               // placeholders are $1, $2
-	known    sync.Map           // queries with their placeholders
+	prepare  bool               // the driver does not keep prepared statements by itself
+	columns  string             // one row for each column of the table ?
+
+	busy   func(error) bool                     // the same may succeed later
+	broken func(error) bool                     // it was the connection that failed
+	bound  func(*sql.Conn, time.Duration) error // breaks a connection that is still waited for then
+	warned func(driverConn any) error           // what the database remarked since it was last asked
+
+	migrations func() ([]string, error)
+	known      sync.Map // queries with their placeholders
 }
-
-var sqlite = &dialect{name: "sqlite", integer: "INTEGER", strict: " STRICT", begin: `BEGIN IMMEDIATE`, snapshot: sql.LevelDefault}
-
-var postgres = &dialect{name: "postgres", integer: "BIGINT", snapshot: sql.LevelRepeatableRead, numbered: true,
-	begin: `BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(` + storeLock + `)`}
-
-// storeLock is the number of the advisory lock under which servers write to a database: "sealboot" in ASCII.
-const storeLock = "8315159405145321332"
 
 // queries runs queries on a database, a connection or a transaction.
 type queries struct {

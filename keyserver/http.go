@@ -88,7 +88,9 @@ func answer[Q any, A interface{ Encode() ([]byte, error) }](s *Server, success i
 			s.problem(w, r, from, refusef(wire.Busy, "%d requests under way", maxWorking))
 			return
 		}
-		reply, err := work(r.Context(), r, from, m)
+		ctx, cancel := context.WithTimeout(r.Context(), s.limits.write) // a database that does not answer holds nobody for ever
+		defer cancel()
+		reply, err := work(ctx, r, from, m)
 		if err != nil {
 			s.problem(w, r, from, err)
 			return

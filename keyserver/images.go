@@ -208,9 +208,23 @@ func (s *Store) find(ctx context.Context, name string) (*found, error) {
 	return nil, ErrBusy
 }
 
-// standing is what Judge takes.
-func (f *found) standing() Standing {
-	return Standing{Image: f.image.name, Record: f.image.record, Policy: f.image.policy, Released: f.released, Revoked: f.revoked}
+// open opens the image's secrets, which shows that record and policy are those that its owner gave, and says what Judge takes. The
+// caller wipes the secrets; where they do not open, nothing may be released.
+func (f *found) open(key *Key) (Standing, *vault, error) {
+	about := Standing{Image: f.image.name, Record: f.image.record, Policy: f.image.policy, Released: f.released, Revoked: f.revoked}
+	if f.broken != nil {
+		return about, nil, f.broken
+	}
+	if reason, is := f.revoked.find(RevokedImage, f.image.name); is { // it has none any more
+		return about, nil, fmt.Errorf("image is %w: %s", ErrRevoked, reason)
+	}
+	secrets, err := key.vault(f.image)
+	if err != nil {
+		return about, nil, fmt.Errorf("open image's secrets: %w", err)
+	}
+	passphrase := secrets.find(sev.DiskPassphrase)
+	about.Passphrase = passphrase != nil && passphrase.current.data != nil
+	return about, secrets, nil
 }
 
 // errCount says that somebody without the store key changed a number of releases.

@@ -17,11 +17,12 @@ import (
 
 // Standing is what decides about an image, at one moment.
 type Standing struct {
-	Image    string
-	Record   *measure.Record
-	Policy   Policy
-	Released int64 // since the image's version was registered
-	Revoked  Revocations
+	Image      string
+	Record     *measure.Record
+	Policy     Policy
+	Passphrase bool  // it has one: it may be revoked
+	Released   int64 // since the image's version was registered
+	Revoked    Revocations
 }
 
 // Attempt is one try to get an image's secrets: who asks, from where and when, and the evidence. Chain or report have been
@@ -85,6 +86,7 @@ var (
 	ErrChip          = errors.New("chip is not one that the policy allows")
 	ErrWindow        = errors.New("outside of the policy's time window")
 	ErrReleases      = errors.New("the policy's number of releases is used up")
+	ErrNoPassphrase  = errors.New("image's passphrase is revoked")
 	ErrNoWay         = errors.New("the policy does not open this way in")
 	ErrSessionPolicy = errors.New("session's policy is not the image's")
 )
@@ -110,6 +112,9 @@ func (s Standing) circumstances(a Attempt) (list []error) {
 	complain := func(format string, args ...any) { list = append(list, fmt.Errorf(format, args...)) }
 	if reason, is := s.Revoked.find(RevokedImage, s.Image); is {
 		complain("image is %w: %s", ErrRevoked, reason)
+	}
+	if !s.Passphrase {
+		complain("%w", ErrNoPassphrase)
 	}
 	for _, name := range []string{a.Chip, a.Platform} {
 		if reason, is := s.Revoked.find(RevokedChip, name); is {

@@ -32,7 +32,7 @@ func trial(t *testing.T) (Standing, Attempt) {
 	must(t, err)
 	m, err := guest.Measure(goodDigest, rand.Reader)
 	must(t, err)
-	return Standing{Image: "web", Record: testRecord(), Policy: policy, Released: 2, Revoked: RevocationsOf(nil)},
+	return Standing{Image: "web", Record: testRecord(), Policy: policy, Passphrase: true, Released: 2, Revoked: RevocationsOf(nil)},
 		Attempt{Time: time.Unix(1_800_000_000, 0), Address: "::ffff:192.0.2.7", Platform: "test/0123456789abcdef", Chip: chip.String(),
 			SEV: &SEVEvidence{Session: keys, Measurement: m, API: testAPI}}
 }
@@ -70,6 +70,7 @@ func TestJudge(t *testing.T) {
 		{"too early", ErrWindow, func(_ *Standing, a *Attempt) { a.Time = time.Unix(1_700_000_000-1, 0) }},
 		{"too late", ErrWindow, func(_ *Standing, a *Attempt) { a.Time = time.Unix(1_900_000_000, 0) }},
 		{"used up", ErrReleases, func(s *Standing, _ *Attempt) { s.Released = 3 }},
+		{"no passphrase", ErrNoPassphrase, func(s *Standing, _ *Attempt) { s.Passphrase = false }},
 		{"image revoked", ErrRevoked, func(s *Standing, _ *Attempt) { s.Revoked = revoked(RevokedImage, "web") }},
 		{"digest revoked", ErrRevoked, func(s *Standing, _ *Attempt) { s.Revoked = revoked(RevokedDigest, fmt.Sprintf("%x", goodDigest)) }},
 		{"chip revoked", ErrRevoked, func(s *Standing, a *Attempt) { s.Revoked = revoked(RevokedChip, a.Chip) }},
@@ -184,7 +185,7 @@ func TestCircumstances(t *testing.T) {
 		{"chip revoked", "the chip is revoked: lost", revoke(RevokedChip, chip.String())},
 		{"digest revoked", "the digest is revoked: lost", revoke(RevokedDigest, fmt.Sprintf("%x", goodDigest))},
 		{"image revoked", "image is revoked: lost", revoke(RevokedImage, "web")},
-		{"passphrase revoked", ErrNoSecret.Error(), revoke(RevokedSecret, secretName("web", sev.DiskPassphrase))},
+		{"passphrase revoked", ErrNoPassphrase.Error(), revoke(RevokedSecret, secretName("web", sev.DiskPassphrase))},
 		{"way in closed", ErrNoWay.Error(), set(func(p *Policy) {
 			s := snp.DefaultPolicy()
 			p.SEV, p.SNP = nil, &s

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"database/sql"
 	"errors"
 	"io"
 	"log/slog"
@@ -43,7 +44,7 @@ var platforms = sync.OnceValue(func() []*sev.Platform {
 // lab is a key server with one image, on loopback, and a clock that the test moves.
 type lab struct {
 	t      testing.TB
-	dir    string
+	dir    string // location of the store
 	key    *Key
 	store  *Store
 	server *Server
@@ -78,11 +79,17 @@ func (b *syncBuffer) bytes() []byte {
 // newLab starts a server; change may alter its configuration.
 func newLab(t testing.TB, change ...func(*Config)) *lab {
 	t.Helper()
+	return newLabAt(t, newLocation(t), change...)
+}
+
+// newLabAt makes the store in a location.
+func newLabAt(t testing.TB, location string, change ...func(*Config)) *lab {
+	t.Helper()
 	text, err := NewKeyText(rand.Reader)
 	must(t, err)
 	key, err := ParseKey(text)
 	must(t, err)
-	l := &lab{t: t, dir: t.TempDir() + "/store", key: key, log: new(syncBuffer), now: time.Now().Truncate(time.Second), limits: defaultLimits}
+	l := &lab{t: t, dir: location, key: key, log: new(syncBuffer), now: time.Now().Truncate(time.Second), limits: defaultLimits}
 	l.limits.stop = 500 * time.Millisecond // a client's spare connections are not waited for
 	must(t, CreateStore(t.Context(), l.dir, key, l.clock()))
 	l.config = Config{Rate: maxRate, Roots: sev.AMDRoots(), Random: rand.Reader, Now: l.clock, Log: slog.New(slog.NewJSONHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
@@ -97,6 +104,15 @@ func newLab(t testing.TB, change ...func(*Config)) *lab {
 	l.start()
 	t.Cleanup(func() { l.stop() })
 	return l
+}
+
+// query asks the store's database, whether the store is open or not.
+func (l *lab) query(query string, args ...any) *sql.Row {
+	l.t.Helper()
+	db, d, err := openDatabase(l.dir)
+	must(l.t, err)
+	l.t.Cleanup(func() { db.Close() })
+	return d.on(db).row(l.t.Context(), query, args...)
 }
 
 // start opens the store and serves it; stop ends both, and start may follow again.

@@ -87,19 +87,21 @@ func (s *Store) Policies(ctx context.Context, name string) ([]PolicyVersion, err
 }
 
 // TestPolicy says what a release would find: Judge on an image as it now stands, under its own policy or, if p is given, under
-// that one. Nothing is released, counted or written.
+// that one. Nothing is released, counted or written. An image that
+// is revoked, or whose rows were changed, has that one complaint.
 func (s *Store) TestPolicy(ctx context.Context, name string, p *Policy, a Attempt) (Verdict, error) {
 	f, err := s.find(ctx, name)
-	if err == nil {
-		err = f.broken
-	}
 	if err != nil {
 		return Verdict{}, fmt.Errorf("test policy: %w", err)
 	}
 	if f.image == nil {
 		return Verdict{}, fmt.Errorf("test policy: %w: %s", ErrNoImage, clean(name))
 	}
-	about := f.standing()
+	about, secrets, err := f.open(s.key)
+	if err != nil {
+		return Verdict{Complaints: []error{err}}, nil
+	}
+	secrets.wipe()
 	if p != nil {
 		if err := p.Validate(); err != nil {
 			return Verdict{}, fmt.Errorf("test policy: %w", err)

@@ -168,23 +168,19 @@ func (s *Server) judge(ctx context.Context, d *decision, m sev.Measurement, api 
 	} else {
 		d.entry.PolicyVersion = about.image.policyVersion
 	}
-	verdict := s.store.judge(ctx, about.standing(), about.image.version, Attempt{Time: d.entry.Time, Address: d.entry.Source,
-		Platform: d.kept.platform, Chip: d.kept.chip, SEV: &SEVEvidence{Session: keys, Measurement: m, API: api}})
-	d.entry.Digest = hex.EncodeToString(verdict.Digest)
-	secrets, secretsErr := s.store.key.vault(about.image)
+	standing, secrets, secretsErr := about.open(s.store.key)
 	if secretsErr == nil {
 		defer secrets.wipe()
 	}
+	verdict := s.store.judge(ctx, standing, about.image.version, Attempt{Time: d.entry.Time, Address: d.entry.Source,
+		Platform: d.kept.platform, Chip: d.kept.chip, SEV: &SEVEvidence{Session: keys, Measurement: m, API: api}})
+	d.entry.Digest = hex.EncodeToString(verdict.Digest)
 	verdictErr := verdict.Err()
 	switch {
 	case none:
 		return sev.Packet{}, refusef(wire.Refused, "no image was registered under that name, or the session was doomed when it was made (see its entry)")
-	case d.found.broken != nil:
-		return sev.Packet{}, &Refusal{Class: wire.Refused, Cause: d.found.broken}
-	case errors.Is(verdictErr, ErrRevoked):
-		return sev.Packet{}, &Refusal{Class: wire.Refused, Cause: verdictErr}
-	case secretsErr != nil: // first of all it shows that record and policy are not the owner's
-		return sev.Packet{}, refusef(wire.Refused, "open image's secrets: %w", secretsErr)
+	case secretsErr != nil:
+		return sev.Packet{}, &Refusal{Class: wire.Refused, Cause: secretsErr}
 	case about.image.version != d.kept.version:
 		return sev.Packet{}, refusef(wire.Expired, "session is of version %d, image is now of version %d", d.kept.version, about.image.version)
 	case errors.Is(verdictErr, ErrSessionPolicy):

@@ -2,8 +2,8 @@ package keyserver
 
 import (
 	"context"
-	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -15,9 +15,9 @@ import (
 //go:embed schema
 var schema embed.FS
 
-// migrations gives a database's steps in their order.
-func (d *dialect) migrations() ([]string, error) {
-	files, err := schema.ReadDir("schema/" + d.name)
+// readMigrations gives a database's steps in their order.
+func readMigrations(name string) ([]string, error) {
+	files, err := schema.ReadDir("schema/" + name)
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +26,7 @@ func (d *dialect) migrations() ([]string, error) {
 		if want := fmt.Sprintf("%04d_", i+1); len(f.Name()) < len(want) || f.Name()[:len(want)] != want {
 			return nil, fmt.Errorf("migration %s is not number %d", f.Name(), i+1)
 		}
-		step, err := schema.ReadFile("schema/" + d.name + "/" + f.Name())
+		step, err := schema.ReadFile("schema/" + name + "/" + f.Name())
 		if err != nil {
 			return nil, err
 		}
@@ -35,13 +35,36 @@ func (d *dialect) migrations() ([]string, error) {
 	return steps, nil
 }
 
-// migrate brings the tables to the newest form, and refuses a store that is newer than this program.
-func (d *dialect) migrate(ctx context.Context, tx *sql.Tx, now time.Time) error {
+// ErrNewer says that a newer program has changed the store's tables: what they mean now, this one cannot know.
+var ErrNewer = errors.New("store is newer than this program")
+
+func newerForm(have, known int) error {
+	return fmt.Errorf("%w: its tables have form %d, this program knows %d: use a newer sealboot", ErrNewer, have, known)
+}
+
+// checkForm refuses tables that are newer than this program.
+func (d *dialect) checkForm(ctx context.Context, on queries) error {
 	steps, err := d.migrations()
 	if err != nil {
 		return err
 	}
-	return d.take(ctx, d.on(tx), steps, now)
+	var have int
+	if err := on.row(ctx, `SELECT max(version) FROM migrations`).Scan(&have); err != nil {
+		return err
+	}
+	if have > len(steps) {
+		return newerForm(have, len(steps))
+	}
+	return nil
+}
+
+// migrate brings the tables to the newest form, and refuses a store that is newer than this program.
+func (d *dialect) migrate(ctx context.Context, on queries, now time.Time) error {
+	steps, err := d.migrations()
+	if err != nil {
+		return err
+	}
+	return d.take(ctx, on, steps, now)
 }
 
 // take runs those of the steps that the database has not had.
@@ -54,7 +77,7 @@ func (d *dialect) take(ctx context.Context, q queries, steps []string, now time.
 		return err
 	}
 	if have > len(steps) {
-		return fmt.Errorf("its tables have form %d, this program knows %d: use a newer sealboot", have, len(steps))
+		return newerForm(have, len(steps))
 	}
 	for version := have + 1; version <= len(steps); version++ {
 		if _, err := q.exec(ctx, steps[version-1]); err != nil {

@@ -8,7 +8,7 @@ import (
 // TestSameMigrations holds the databases' steps to one list of names.
 func TestSameMigrations(t *testing.T) {
 	names := make(map[string][]string)
-	for _, d := range []*dialect{sqlite, postgres} {
+	for _, d := range []*dialect{sqliteDialect, postgresDialect} {
 		steps, err := d.migrations()
 		must(t, err)
 		files, err := schema.ReadDir("schema/" + d.name)

@@ -201,9 +201,6 @@ type SecretInfo struct {
 // ListSecrets lists an image's secrets by GUID, without their values.
 func (s *Store) ListSecrets(ctx context.Context, image string) ([]SecretInfo, error) {
 	f, err := s.find(ctx, image)
-	if err == nil {
-		err = f.broken
-	}
 	if err != nil {
 		return nil, fmt.Errorf("list secrets: %w", err)
 	}
@@ -211,12 +208,12 @@ func (s *Store) ListSecrets(ctx context.Context, image string) ([]SecretInfo, er
 		return nil, fmt.Errorf("list secrets: %w: %s", ErrNoImage, clean(image))
 	}
 	list := []SecretInfo{}
-	if f.image.sealed == nil { // revoked
+	_, v, err := f.open(s.key)
+	if errors.Is(err, ErrRevoked) {
 		return list, nil
 	}
-	v, err := s.key.vault(f.image)
 	if err != nil {
-		return nil, fmt.Errorf("list secrets: open image's secrets: %w", err)
+		return nil, fmt.Errorf("list secrets: %w", err)
 	}
 	defer v.wipe()
 	for _, x := range v.secrets {

@@ -68,9 +68,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return err
 }
 
+// sweepEvery is the time between two looks for sessions to end. There are few at a time, so that no launch waits for many.
+const sweepEvery = time.Second
+
 // sweep ends expired sessions, so that their keys do not lie in the store for want of a visitor.
 func (s *Server) sweep(ctx context.Context) {
-	ticks := time.NewTicker(max(s.ttl/2, time.Second))
+	ticks := time.NewTicker(sweepEvery)
 	defer ticks.Stop()
 	for {
 		select {

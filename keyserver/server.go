@@ -157,15 +157,19 @@ func (s *Server) admit(f *found, a Attempt) (guest sev.Policy, version int64, ca
 	if f.image == nil || f.image.policy.SEV == nil {
 		about = s.decoy
 	}
-	no := Judge(about.standing(), a).Complaints // without evidence: the circumstances
+	standing, secrets, err := about.open(s.store.key)
+	if err == nil {
+		secrets.wipe()
+	}
+	no := Judge(standing, a).Complaints // without evidence: the circumstances
 	guest = about.image.policy.SEV.Session()
 	switch {
 	case f.image == nil:
 		return guest, 0, "image is not registered: its measurement will be refused"
 	case f.image.policy.SEV == nil:
 		return guest, 0, fmt.Sprintf("%v (SEV): its measurement will be refused", ErrNoWay)
-	case f.broken != nil:
-		return guest, 0, fmt.Sprintf("%v: its measurement will be refused", f.broken)
+	case err != nil:
+		return guest, 0, fmt.Sprintf("%v: its measurement will be refused", err)
 	case len(no) == 0:
 		return guest, f.image.version, ""
 	case !errors.Is(complaints(no), ErrRevoked):
@@ -191,12 +195,18 @@ func (s *Server) keep(image string, version int64, p *platform, now time.Time, k
 
 // Expire ends the sessions whose time is over, and drops their keys.
 func (s *Server) Expire(ctx context.Context) error {
-	now := s.now()
-	return s.store.write(ctx, func(t *transaction) error {
-		ended, err := t.expireSessions(now)
-		if err != nil || ended == 0 {
+	for more := true; more; {
+		now := s.now()
+		err := s.store.write(ctx, func(t *transaction) (err error) {
+			var ended int64
+			if ended, more, err = t.expireSessions(now); err != nil || ended == 0 {
+				return err
+			}
+			return t.audit(Entry{Time: now, Event: EventExpire, Count: ended, Cause: "no measurement came in time"})
+		})
+		if err != nil {
 			return err
 		}
-		return t.audit(Entry{Time: now, Event: EventExpire, Count: ended, Cause: "no measurement came in time"})
-	})
+	}
+	return nil
 }

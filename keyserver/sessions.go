@@ -75,6 +75,7 @@ const (
 func (t *transaction) insertSession(s *session) error {
 	_, err := t.exec(`INSERT INTO sessions (`+sessionColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		s.id, string(s.kind), s.image, s.version, s.platform, s.chip, s.created.Unix(), s.expires.Unix(), string(s.state), s.sealed)
+	t.open.n++
 	return err
 }
 
@@ -101,41 +102,63 @@ func (t *transaction) endSession(id string, how state) error {
 	if err == nil && n != 1 {
 		err = errStale
 	}
+	t.open.n--
 	return err
 }
 
-// expireSessions ends the open sessions whose time is over and forgets those that ended long ago.
-func (t *transaction) expireSessions(now time.Time) (ended int64, err error) {
-	ended, err = t.exec(`UPDATE sessions SET state = 'expired', sealed = NULL WHERE state = 'open' AND expires <= ?`, now.Unix())
+// sweepLength bounds the sessions that one write ends or forgets: other writes wait for it.
+const sweepLength = 250
+
+// expireSessions ends open sessions whose time is over and forgets some that ended long ago. more says that there may be others.
+func (t *transaction) expireSessions(now time.Time) (ended int64, more bool, err error) {
+	ended, err = t.endOpen(`expires <= ? ORDER BY expires LIMIT ?`, now.Unix(), sweepLength)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	if _, err := t.exec(`DELETE FROM sessions WHERE state <> 'open' AND expires <= ?`, now.Add(-keepEnded).Unix()); err != nil {
-		return 0, err
+	old, err := t.exec(`DELETE FROM sessions WHERE seq IN
+		(SELECT seq FROM sessions WHERE state <> 'open' AND expires <= ? ORDER BY expires LIMIT ?)`, now.Add(-keepEnded).Unix(), sweepLength)
+	if err != nil {
+		return 0, false, err
 	}
-	_, err = t.exec(`DELETE FROM sessions WHERE state <> 'open' AND seq <= (SELECT max(seq) FROM sessions) - ?`, maxEnded)
+	surplus, err := t.exec(`DELETE FROM sessions WHERE seq IN
+		(SELECT seq FROM sessions WHERE state <> 'open' AND seq <= (SELECT max(seq) FROM sessions) - ? ORDER BY seq LIMIT ?)`, maxEnded, sweepLength)
+	return ended, max(ended, old, surplus) == sweepLength, err
+}
+
+// endOpen ends the open sessions that a condition chooses.
+func (t *transaction) endOpen(which string, args ...any) (ended int64, err error) {
+	ended, err = t.exec(`UPDATE sessions SET state = 'expired', sealed = NULL WHERE seq IN
+		(SELECT seq FROM sessions WHERE state = 'open' AND `+which+`)`, args...)
+	t.open.n -= ended
 	return ended, err
+}
+
+// openCount is the number of open sessions with what the batch has done, once it is known.
+type openCount struct {
+	known bool
+	n     int64
 }
 
 // makeRoom sees to it that one more session fits under the bound: first those whose time is over end, then the
 // oldest.
 func (t *transaction) makeRoom(bound int, now time.Time) (ended int64, err error) {
-	var n int64
-	if err := t.row(`SELECT n FROM open_sessions`).Scan(&n); err != nil {
-		return 0, err
+	if !t.open.known {
+		if err := t.row(`SELECT n FROM open_sessions`).Scan(&t.open.n); err != nil {
+			return 0, err
+		}
+		t.open.known = true
 	}
-	if n < int64(bound) {
+	if t.open.n < int64(bound) {
 		return 0, nil
 	}
-	ended, err = t.expireSessions(now)
+	ended, err = t.endOpen(`expires <= ? ORDER BY expires LIMIT ?`, now.Unix(), sweepLength)
 	if err != nil {
 		return 0, err
 	}
-	excess := n - ended - int64(bound) + 1
+	excess := t.open.n - int64(bound) + 1
 	if excess <= 0 {
 		return ended, nil
 	}
-	more, err := t.exec(`UPDATE sessions SET state = 'expired', sealed = NULL WHERE seq IN
-		(SELECT seq FROM sessions WHERE state = 'open' ORDER BY seq LIMIT ?)`, excess)
+	more, err := t.endOpen(`true ORDER BY seq LIMIT ?`, excess)
 	return ended + more, err
 }

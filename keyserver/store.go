@@ -7,46 +7,52 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	_ "modernc.org/sqlite" // the driver "sqlite"
 )
-
-// databaseName is the database inside a store's folder; SQLite puts its log beside it.
-const databaseName = "keyserver.db"
 
 // Errors of a store.
 var (
-	ErrNoStore  = errors.New("no key server store")
-	ErrWrongKey = errors.New("store belongs to another store key")
-	ErrBusy     = errors.New("store is busy")
-	errClosed   = errors.New("store is closed")
+	ErrNoStore    = errors.New("no key server store")
+	ErrStoreThere = errors.New("a key server store is there")
+	ErrWrongKey   = errors.New("store belongs to another store key")
+	ErrBusy       = errors.New("store is busy")
+	errClosed     = errors.New("store is closed")
 )
 
-// Store keeps images, sealed secrets, sessions and the audit in one SQLite database.
-//
-// It is safe for concurrent use, by several processes too. A write that returns without an error is on the
-// disk (write-ahead log, synchronous FULL: fsync before it returns); one that returns an error changed nothing.
-// Writes that wait at the same time share one transaction and one fsync, and still succeed or fail each on
-// its own, unless the commit itself fails: then all of them have failed.
-type Store struct {
-	db      *sql.DB
-	dialect *dialect
-	read    queries   // on db, outside of writes
-	writes  *sql.Conn // used by the writer alone
-	key     *Key
-	random  io.Reader
-	parsed  imageCache
-	revoked revocationCache
+// connections is how many a store has to its database at most; one of them is the writer's.
+const connections = 8
 
-	queue   chan *write
-	closing chan struct{}
-	closed  chan struct{}
-	once    sync.Once
+// Store keeps images, sealed secrets, sessions and the audit in one database: SQLite in a folder of its own, or
+// PostgreSQL, found by a connection string.
+//
+// It is safe for concurrent use, by several processes too, and with PostgreSQL by several machines. A write that
+// returns without an error is on the disk (SQLite: write-ahead log, fsync before it returns; PostgreSQL:
+// synchronous_commit, fsync on) and one that returns an error, but for the commit's own, changed nothing.
+// Writes that wait at the same time share one transaction and one fsync, and still succeed or fail each on
+// its own, unless the commit itself fails: then all of them count as failed, even if the database turns out to have
+// them because it was the answer that was lost. Nothing leaves the process for a failed write.
+type Store struct {
+	db         *sql.DB
+	dialect    *dialect
+	read       queries // on db, outside of writes
+	reads      statements
+	writes     *sql.Conn // used by the writer alone; nil after it broke
+	statements *statements
+	key        *Key
+	random     io.Reader
+	parsed     imageCache
+	revoked    revocationCache
+
+	commits   atomic.Int64 // so far
+	batchTime time.Duration
+	queue     chan *write
+	closing   chan struct{}
+	closed    chan struct{}
+	once      sync.Once
 }
 
 // Queue of writes: how many may wait, and how many share a commit.
@@ -55,121 +61,195 @@ const (
 	batchLength = 64
 )
 
-// CreateStore makes the folder if it is not there, with a database that belongs to the key.
-func CreateStore(ctx context.Context, dir string, key *Key, now time.Time) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make store: %w", err)
+// openDatabase opens the database that a location names.
+func openDatabase(location string) (*sql.DB, *dialect, error) {
+	if isPostgres(location) {
+		db, err := openPostgres(location)
+		return db, postgresDialect, err
 	}
-	name := filepath.Join(dir, databaseName)
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600) // SQLite's other files take over its mode
-	if err != nil {
-		return fmt.Errorf("make store: %w", err)
+	db, err := openSQLite(filepath.Join(location, databaseName))
+	return db, sqliteDialect, err
+}
+
+// CreateStore makes a store that belongs to the key: with a folder as location, the folder if it is not there and a
+// database inside; with a connection string, the tables in a database that is there. ErrStoreThere says that there is a
+// store; of several servers that start at once one makes it and the others get that.
+func CreateStore(ctx context.Context, location string, key *Key, now time.Time) error {
+	return create(ctx, location, key, now, func(context.Context, queries) error { return nil })
+}
+
+// create makes a store with what fill puts into it, or none.
+func create(ctx context.Context, location string, key *Key, now time.Time, fill func(context.Context, queries) error) (err error) {
+	if !isPostgres(location) {
+		remove, err := claim(location)
+		if err != nil {
+			return fmt.Errorf("make store: %w", err)
+		}
+		defer func() {
+			if err != nil {
+				remove()
+			}
+		}()
 	}
-	f.Close()
-	db, err := openDatabase(name)
+	db, d, err := openDatabase(location)
 	if err != nil {
 		return fmt.Errorf("make store: %w", err)
 	}
 	defer db.Close()
-	if err := prepare(ctx, db, sqlite, now, func(q queries) error { return bindKey(ctx, q, key) }); err != nil {
+	err = d.exclusive(ctx, db, func(on queries) error {
+		switch there, err := d.storeThere(ctx, on); {
+		case err != nil:
+			return err
+		case there:
+			return ErrStoreThere
+		}
+		if err := d.migrate(ctx, on, now); err != nil {
+			return err
+		}
+		if err := bindKey(ctx, on, key); err != nil {
+			return err
+		}
+		return fill(ctx, on)
+	})
+	if err != nil {
 		return fmt.Errorf("make store: %w", err)
 	}
 	return nil
 }
 
-// StoreExists says whether the folder holds a store.
-func StoreExists(dir string) bool {
-	_, err := os.Lstat(filepath.Join(dir, databaseName))
-	return err == nil
+// claim makes the folder and the database's empty file, for one process alone.
+func claim(dir string) (remove func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	name := filepath.Join(dir, databaseName)
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600) // SQLite's other files take over its mode
+	if errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("%w: %w", ErrStoreThere, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(f.Close(), syncFolder(dir), syncFolder(filepath.Dir(dir))); err != nil {
+		return nil, err
+	}
+	return func() {
+		for _, behind := range []string{"", "-wal", "-shm"} {
+			os.Remove(name + behind)
+		}
+	}, nil
+}
+
+func syncFolder(name string) error {
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// storeThere says whether the database has a store's tables. A store is made in one transaction, so it is whole.
+func (d *dialect) storeThere(ctx context.Context, on queries) (bool, error) {
+	rows, err := on.rows(ctx, d.columns, "migrations")
+	if err != nil {
+		return false, err
+	}
+	defer rows.Close()
+	there := rows.Next()
+	return there, rows.Err()
+}
+
+// StoreExists says whether the location holds a store.
+func StoreExists(ctx context.Context, location string) (bool, error) {
+	if !isPostgres(location) {
+		_, err := os.Lstat(filepath.Join(location, databaseName))
+		if errors.Is(err, os.ErrNotExist) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	db, d, err := openDatabase(location)
+	if err != nil {
+		return false, fmt.Errorf("look for store: %w", err)
+	}
+	defer db.Close()
+	there, err := d.storeThere(ctx, d.on(db))
+	if err != nil {
+		return false, fmt.Errorf("look for store: %w", err)
+	}
+	return there, nil
 }
 
 // OpenStore opens a store that was made with the key. The random source is for nonces.
-func OpenStore(ctx context.Context, dir string, key *Key, random io.Reader, now time.Time) (*Store, error) {
-	name := filepath.Join(dir, databaseName)
-	if !StoreExists(dir) {
-		return nil, fmt.Errorf("%w in %s: sealboot keyserver register makes one", ErrNoStore, dir)
-	}
-	db, err := openDatabase(name)
+func OpenStore(ctx context.Context, location string, key *Key, random io.Reader, now time.Time) (*Store, error) {
+	there, err := StoreExists(ctx, location)
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
+		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s := &Store{db: db, dialect: sqlite, read: sqlite.on(db), key: key, random: random,
-		queue: make(chan *write, queueLength), closing: make(chan struct{}), closed: make(chan struct{})}
-	if err := s.begin(ctx, now); err != nil {
+	if !there {
+		return nil, fmt.Errorf("%w in %s: sealboot-keyserver register makes one", ErrNoStore, location)
+	}
+	db, d, err := openDatabase(location)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", location, err)
+	}
+	err = d.exclusive(ctx, db, func(on queries) error {
+		if err := d.migrate(ctx, on, now); err != nil {
+			return err
+		}
+		if err := checkKey(ctx, on, key); err != nil {
+			return err
+		}
+		return upgrade(ctx, on, key, random)
+	})
+	if err != nil {
 		db.Close()
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
+		return nil, fmt.Errorf("open store %s: %w", location, err)
+	}
+	s := &Store{batchTime: batchTime, db: db, dialect: d, read: d.on(db), key: key, random: random,
+		queue: make(chan *write, queueLength), closing: make(chan struct{}), closed: make(chan struct{})}
+	if d.prepare {
+		s.reads.on = db
+		s.read = d.on(&s.reads)
 	}
 	go s.writer()
 	return s, nil
-}
-
-func (s *Store) begin(ctx context.Context, now time.Time) error {
-	if err := prepare(ctx, s.db, s.dialect, now, func(q queries) error {
-		if err := checkKey(ctx, q, s.key); err != nil {
-			return err
-		}
-		return upgrade(ctx, q, s.key, s.random)
-	}); err != nil {
-		return err
-	}
-	var err error
-	s.writes, err = s.db.Conn(ctx)
-	return err
 }
 
 // Close waits for the writes under way. Later ones fail.
 func (s *Store) Close() error {
 	s.once.Do(func() { close(s.closing) })
 	<-s.closed
+	s.reads.close()
 	return s.db.Close()
 }
 
-func openDatabase(name string) (*sql.DB, error) {
-	abs, err := filepath.Abs(name)
-	if err != nil {
-		return nil, err
-	}
-	options := url.Values{"_txlock": {"immediate"}, "_pragma": {
-		"busy_timeout(5000)", // milliseconds; first, so that the others wait too
-		"journal_mode(WAL)",
-		"synchronous(FULL)",
-		"foreign_keys(ON)",
-		"secure_delete(ON)", // an ended session's keys leave no copy in free pages
-		"trusted_schema(OFF)",
-	}}
-	u := url.URL{Scheme: "file", Path: abs, RawQuery: options.Encode()}
-	db, err := sql.Open("sqlite", u.String())
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(4)
-	db.SetMaxIdleConns(4)
-	var mode string
-	if err := db.QueryRow(`PRAGMA journal_mode`).Scan(&mode); err != nil {
-		db.Close()
-		return nil, err
-	}
-	if mode != "wal" {
-		db.Close()
-		return nil, fmt.Errorf("database has journal mode %q: its file system must allow WAL", mode)
-	}
-	return db, nil
-}
-
-// prepare brings the tables to the newest form and checks the key, in one transaction.
-func prepare(ctx context.Context, db *sql.DB, d *dialect, now time.Time, key func(queries) error) error {
-	tx, err := db.BeginTx(ctx, nil)
+// exclusive runs do in a transaction while no server writes.
+func (d *dialect) exclusive(ctx context.Context, db *sql.DB, do func(queries) error) (err error) {
+	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
-	if err := d.migrate(ctx, tx, now); err != nil {
+	defer func() {
+		if err != nil {
+			discard(conn)
+		}
+		conn.Close()
+	}()
+	on := d.on(conn)
+	if _, err := on.exec(ctx, d.begin); err != nil {
 		return err
 	}
-	if err := key(d.on(tx)); err != nil {
+	if d.long != "" {
+		if _, err := on.exec(ctx, d.long); err != nil {
+			return err
+		}
+	}
+	if err := do(on); err != nil {
 		return err
 	}
-	return tx.Commit()
+	return d.commit(ctx, conn)
 }
 
 // snapshot begins reading the store as it stands now; end ends that.
@@ -178,7 +258,14 @@ func (s *Store) snapshot(ctx context.Context) (on queries, end func(), err error
 	if err != nil {
 		return queries{}, nil, err
 	}
-	return s.dialect.on(tx), func() { tx.Rollback() }, nil
+	on = s.dialect.on(tx)
+	if s.dialect.long != "" {
+		if _, err := on.exec(ctx, s.dialect.long); err != nil {
+			tx.Rollback()
+			return queries{}, nil, err
+		}
+	}
+	return on, func() { tx.Rollback() }, nil
 }
 
 // keyCheck is the purpose of a sealed setting that shows whether a key is the store's.

@@ -179,7 +179,7 @@ func TestEndedSessionStaysEnded(t *testing.T) {
 	l := newLab(t)
 	l.register("web")
 	l.good("web")
-	if _, err := l.store.db.Exec(`UPDATE sessions SET state = 'open', sealed = x'00'`); err == nil {
+	if _, err := l.store.read.exec(t.Context(), `UPDATE sessions SET state = 'open', sealed = ?`, []byte{0}); err == nil {
 		t.Error("a released session was opened again")
 	}
 }
@@ -195,16 +195,25 @@ func TestWrongKey(t *testing.T) {
 	if _, err := OpenStore(t.Context(), l.dir, other, rand.Reader, l.clock()); !errors.Is(err, ErrWrongKey) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := OpenStore(t.Context(), t.TempDir(), l.key, rand.Reader, l.clock()); !errors.Is(err, ErrNoStore) {
-		t.Errorf("empty folder: %v", err)
+	if _, err := OpenStore(t.Context(), newLocation(t), l.key, rand.Reader, l.clock()); !errors.Is(err, ErrNoStore) {
+		t.Errorf("nothing there: %v", err)
 	}
+	if err := CreateStore(t.Context(), l.dir, other, l.clock()); !errors.Is(err, ErrStoreThere) {
+		t.Errorf("a store over one that is there: %v", err)
+	}
+}
+
+// TestCutOffMaking opens a folder in which the making of a store was cut off.
+func TestCutOffMaking(t *testing.T) {
+	sqliteAlone(t, "PostgreSQL has the whole store or nothing")
+	text, err := NewKeyText(rand.Reader)
+	must(t, err)
+	key, err := ParseKey(text)
+	must(t, err)
 	half := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(half, databaseName), nil, 0o600))
-	if _, err := OpenStore(t.Context(), half, l.key, rand.Reader, l.clock()); err == nil || !strings.Contains(err.Error(), "never finished") {
-		t.Errorf("a store whose making was cut off: %v", err)
-	}
-	if err := CreateStore(t.Context(), l.dir, other, l.clock()); err == nil {
-		t.Error("a store was made over one that is there")
+	if _, err := OpenStore(t.Context(), half, key, rand.Reader, time.Now()); err == nil || !strings.Contains(err.Error(), "never finished") {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -230,17 +239,26 @@ func TestKeyText(t *testing.T) {
 // TestNewerStore opens a store that a later program made.
 func TestNewerStore(t *testing.T) {
 	l := newLab(t)
+	l.register("web")
+	l.good("web")
+	h := newLaunch(platforms()[0], "web")
+	must(t, h.begin(t.Context(), l.client))
+	h.measure(t)
 	_, err := l.store.db.Exec(`INSERT INTO migrations VALUES (99, 0)`)
 	must(t, err)
+	_, err = h.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Internal) // a server that ran on
 	l.stop()
-	if _, err := OpenStore(t.Context(), l.dir, l.key, rand.Reader, l.clock()); err == nil || !strings.Contains(err.Error(), "newer sealboot") {
+	if _, err := OpenStore(t.Context(), l.dir, l.key, rand.Reader, l.clock()); !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "newer sealboot") {
 		t.Errorf("got %v", err)
 	}
 }
 
 // TestDurability is a premise: every connection of a store has the settings that durability rests on.
 func TestDurability(t *testing.T) {
+	sqliteAlone(t, "TestPostgresDurability")
 	l := newLab(t)
+	l.register("web")
 	for name, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "secure_delete": "1"} {
 		for _, conn := range []interface {
 			QueryRowContext(context.Context, string, ...any) *sql.Row
@@ -257,6 +275,7 @@ func TestDurability(t *testing.T) {
 // TestDiskFull fills the database while a release is under way: nothing comes out, the session stays open, and with
 // room again it is released once.
 func TestDiskFull(t *testing.T) {
+	sqliteAlone(t, "TestPostgresDiskFull")
 	l := newLab(t)
 	l.register("web")
 	l.good("web")
@@ -283,6 +302,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	setLimit(pages)
 	fill()
+	setLimit(pages) // of the new connection that the writer has after the failure
 	_, err := h.finish(t.Context(), l.client)
 	refusedAs(t, err, wire.Internal)
 	setLimit(pages + 1000)

@@ -3,7 +3,9 @@ package keyserver
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
+	"time"
 )
 
 // write is one change that waits for the writer.
@@ -19,6 +21,7 @@ type transaction struct {
 	on    queries
 	store *Store
 	head  *head // of the audit, with this batch's rows
+	open  *openCount
 }
 
 // write runs do and commits what it did, or nothing if do fails or the commit does. do must not keep
@@ -51,7 +54,7 @@ func (s *Store) write(ctx context.Context, do func(*transaction) error) error {
 // writer commits in batches until the store closes, and then what still waits.
 func (s *Store) writer() {
 	defer close(s.closed)
-	defer s.writes.Close()
+	defer s.release(false)
 	for {
 		select {
 		case w := <-s.queue:
@@ -82,11 +85,25 @@ func (s *Store) batch(first *write) []*write {
 	return batch
 }
 
+// batchTime bounds a batch from the outside: it is more than the database's own limits allow, and ends a wait for a
+// database that does not answer at all.
+const batchTime = 12 * time.Second
+
 // commit answers each write of the batch exactly once.
 func (s *Store) commit(batch []*write) {
+	// The callers' contexts do not reach the transaction: one who goes away must not tear the others'. Nor does another of
+	// its own: the drivers would start a goroutine for each statement.
+	ctx := context.Background()
 	results := make([]error, len(batch))
-	if err := s.attempt(batch, results); err != nil {
-		s.writes.ExecContext(context.Background(), `ROLLBACK`) // fails if SQLite has done it
+	on, err := s.begin(ctx)
+	if err == nil {
+		err = s.attempt(ctx, on, batch, results)
+	}
+	if err != nil {
+		s.release(true)
+		if s.dialect.busy(err) {
+			err = fmt.Errorf("%w: %w", ErrBusy, err)
+		}
 		for i := range results {
 			results[i] = fmt.Errorf("write to store: %w", err)
 		}
@@ -96,16 +113,56 @@ func (s *Store) commit(batch []*write) {
 	}
 }
 
-// attempt runs the batch in one transaction, each write in a savepoint. Its own error means that nothing was
-// committed, or that it cannot be known: either way no write may count as done.
-func (s *Store) attempt(batch []*write, results []error) error {
-	ctx := context.Background() // a caller who goes away must not tear the others' transaction
-	on := s.dialect.on(s.writes)
-	exec := func(statement string) error {
-		_, err := on.exec(ctx, statement)
-		return err
+// begin begins the batch's transaction, on a new connection if the last one has broken meanwhile: nothing was asked of it
+// yet.
+func (s *Store) begin(ctx context.Context) (on queries, err error) {
+	for range connections + 1 { // the pool's others may have broken too
+		if s.writes == nil {
+			if s.writes, err = s.connect(ctx); err != nil {
+				return queries{}, err
+			}
+			s.statements = &statements{on: s.writes}
+		}
+		if err = s.dialect.bound(s.writes, s.batchTime); err == nil {
+			_, err = s.dialect.on(s.writes).exec(ctx, s.dialect.begin)
+		}
+		if err == nil {
+			if s.dialect.prepare {
+				return s.dialect.on(s.statements), nil
+			}
+			return s.dialect.on(s.writes), nil
+		}
+		s.release(true)
+		if !s.dialect.broken(err) {
+			break
+		}
 	}
-	if err := exec(s.dialect.begin); err != nil {
+	return queries{}, err
+}
+
+func (s *Store) connect(ctx context.Context) (*sql.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.batchTime) // readers may have all connections
+	defer cancel()
+	return s.db.Conn(ctx)
+}
+
+// release gives up the writer's connection, back to the others or, after a failure, for good.
+func (s *Store) release(failed bool) {
+	if s.writes == nil {
+		return
+	}
+	s.statements.close() // while the connection is there
+	if failed {
+		discard(s.writes)
+	}
+	s.writes.Close()
+	s.writes, s.statements = nil, nil
+}
+
+// attempt runs the batch in its transaction, each write in a savepoint. Its own error means that nothing was
+// committed, or that it cannot be known: either way no write may count as done.
+func (s *Store) attempt(ctx context.Context, on queries, batch []*write, results []error) error {
+	if err := s.dialect.checkForm(ctx, on); err != nil { // another server may have changed it
 		return err
 	}
 	begun, err := readHead(ctx, on)
@@ -113,21 +170,29 @@ func (s *Store) attempt(batch []*write, results []error) error {
 		return err
 	}
 	head := begun
+	exec := func(statements ...string) (err error) {
+		for _, s := range statements {
+			if _, err = on.exec(ctx, s); err != nil {
+				break
+			}
+		}
+		return err
+	}
+	if err := exec(`SAVEPOINT one`); err != nil {
+		return err
+	}
+	var open openCount
 	for i, w := range batch {
 		if results[i] = w.ctx.Err(); results[i] != nil {
 			continue
 		}
-		if err := exec(`SAVEPOINT one`); err != nil {
-			return err
-		}
-		before := head
-		if results[i] = w.do(&transaction{ctx: ctx, on: on, store: s, head: &head}); results[i] != nil {
-			head = before
+		beforeHead, beforeOpen := head, open
+		if results[i] = w.do(&transaction{ctx: ctx, on: on, store: s, head: &head, open: &open}); results[i] != nil {
+			head, open = beforeHead, beforeOpen
 			if err := exec(`ROLLBACK TO SAVEPOINT one`); err != nil { // a full disk may have ended the whole transaction
 				return fmt.Errorf("%w, after: %w", err, results[i])
 			}
-		}
-		if err := exec(`RELEASE SAVEPOINT one`); err != nil {
+		} else if err := exec(s.dialect.next...); err != nil {
 			return err
 		}
 	}
@@ -136,7 +201,26 @@ func (s *Store) attempt(batch []*write, results []error) error {
 			return err
 		}
 	}
-	return exec(`COMMIT`)
+	s.commits.Add(1)
+	return s.dialect.commit(ctx, s.writes)
+}
+
+// commit ends a transaction whose last statement succeeded. (PostgreSQL answers the commit of a failed transaction with
+// success; one that has just taken a statement has not failed.) An error means that it may not have been committed.
+func (d *dialect) commit(ctx context.Context, conn *sql.Conn) error {
+	conn.Raw(d.warned) // what came before says nothing of the commit
+	if _, err := conn.ExecContext(ctx, `COMMIT`); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return conn.Raw(d.warned)
+}
+
+// discard ends a connection's transaction, if it can, and takes the connection out of use.
+func discard(conn *sql.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	conn.ExecContext(ctx, `ROLLBACK`) // fails where there is no transaction any more
+	conn.Raw(func(any) error { return driver.ErrBadConn })
 }
 
 func (t *transaction) exec(query string, args ...any) (changed int64, err error) {

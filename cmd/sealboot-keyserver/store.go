@@ -41,7 +41,11 @@ func (f *storeFlags) open(ctx context.Context) (*keyserver.Store, error) {
 	if f.dir == "" {
 		return nil, cli.Usagef("no store: give --store DIR")
 	}
-	if !keyserver.StoreExists(f.dir) {
+	there, err := keyserver.StoreExists(ctx, f.dir)
+	if err != nil {
+		return nil, err
+	}
+	if !there {
 		return nil, fmt.Errorf("%w in %s: sealboot-keyserver register makes one", keyserver.ErrNoStore, f.dir)
 	}
 	key, err := readStoreKey(f.keyName())
@@ -64,7 +68,11 @@ func (f *storeFlags) openOrMake(ctx context.Context) (*keyserver.Store, error) {
 	if f.dir == "" {
 		return nil, cli.Usagef("no store: give --store DIR")
 	}
-	if keyserver.StoreExists(f.dir) {
+	there, err := keyserver.StoreExists(ctx, f.dir)
+	if err != nil {
+		return nil, err
+	}
+	if there {
 		return f.open(ctx)
 	}
 	// The key comes first: a store is never there without one.
@@ -77,7 +85,7 @@ func (f *storeFlags) openOrMake(ctx context.Context) (*keyserver.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := keyserver.CreateStore(ctx, f.dir, key, time.Now()); err != nil {
+	if err := keyserver.CreateStore(ctx, f.dir, key, time.Now()); err != nil && !errors.Is(err, keyserver.ErrStoreThere) {
 		return nil, err
 	}
 	return f.open(ctx)

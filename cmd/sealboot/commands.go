@@ -14,6 +14,7 @@ func (a *app) commands() []*cobra.Command {
 		a.explainCommand(),
 		a.keyserverCommand(),
 		a.launchCommand(),
+		a.confirmCommand(),
 		a.sevCommand(),
 	}
 }

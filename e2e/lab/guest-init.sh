@@ -12,6 +12,8 @@ bb=/bin/busybox
 device=$($bb awk '$5 == "/" { d = $3 } END { print d }' /proc/self/mountinfo)
 name=$($bb cat "/sys/dev/block/$device/dm/name")
 echo "guest: root is $name ($device)"
+# A guest of somebody's would give this to sealboot confirm, and show it to nobody.
+[ -e /run/sealboot/receipt ] && echo "guest: receipt $($bb cat /run/sealboot/receipt)"
 
 port=/dev/ttyS1
 $bb stty -F $port raw -echo

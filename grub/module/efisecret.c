@@ -35,8 +35,7 @@ static void stop(const char *format, ...)
 	char why[384];
 	__builtin_va_list args;
 	keyfiles_wipe();
-	entry_delete(&secrets.passphrase);
-	entry_delete(&secrets.pin);
+	table_delete(&secrets);
 	__builtin_va_start(args, format);
 	grub_vsnprintf(why, sizeof why, format, args);
 	__builtin_va_end(args);
@@ -176,16 +175,32 @@ static void copy_header(const struct luks_disk *luks)
 	keyfiles_show_header(copied, (uint32_t)header.end);
 }
 
-/* Unlocks the disk as (crypto0). */
-static void unlock(struct luks_disk *luks)
+/* Unlocks the disk as (crypto0), if the passphrase in the file is the right one. */
+static int opens(char *file, struct luks_disk *luks)
 {
-	char *arguments[] = {"-k", KEYFILES_PASSPHRASE, "-H", KEYFILES_HEADER, luks->name};
+	char *arguments[] = {"-k", file, "-H", KEYFILES_HEADER, luks->name};
 	grub_err_t err = run("cryptomount", 5, arguments);
 	keyfiles_wipe_readers();
-	if (err == GRUB_ERR_ACCESS_DENIED)
-		stop("wrong passphrase: it does not open the disk %s", luks->uuid);
-	if (err != GRUB_ERR_NONE)
+	if (err != GRUB_ERR_NONE && err != GRUB_ERR_ACCESS_DENIED)
 		stop("unlock the disk %s: %s", luks->uuid, grub_errmsg);
+	return err == GRUB_ERR_NONE;
+}
+
+/*
+ * While the passphrase is being changed, the previous one is there too: the disk's key slots may be
+ * changed before or after the key server's record of them. Only that case costs a second stretching.
+ */
+static void unlock(struct luks_disk *luks)
+{
+	int changing = secrets.previous.start != NULL;
+	int current = opens(KEYFILES_PASSPHRASE, luks);
+	if (!current && !changing)
+		stop("wrong passphrase: it does not open the disk %s", luks->uuid);
+	if (!current && !opens(KEYFILES_PREVIOUS, luks))
+		stop("wrong passphrase: neither the new nor the previous one opens the disk %s", luks->uuid);
+	keyfiles_use(!current);
+	if (changing)
+		console_say("the disk %s was opened by the %s passphrase", luks->uuid, current ? "new" : "previous");
 }
 
 static int add_initramfs(const char *file, const struct grub_dirhook_info *info, void *data)
@@ -259,7 +274,7 @@ static void load_kernel(const struct kernel *kernel, const struct luks_disk *luk
 static void load_initrd(const struct kernel *kernel)
 {
 	static char distribution[VERSION_MAX + 64], ours[VERSION_MAX + 64];
-	char *arguments[4];
+	char *arguments[6];
 	int argc = 0;
 	if (kernel->initrd) {
 		const struct kernel_name *n = &initrd_names[kernel->initrd - 1];
@@ -270,6 +285,9 @@ static void load_initrd(const struct kernel *kernel)
 	arguments[argc++] = ours;
 	arguments[argc++] = "newc:/sealboot/key/passphrase:" KEYFILES_PASSPHRASE;
 	arguments[argc++] = "newc:/sealboot/key/header-pin:" KEYFILES_PIN;
+	arguments[argc++] = "newc:/sealboot/key/used:" KEYFILES_USED;
+	if (secrets.receipt.start != NULL)
+		arguments[argc++] = "newc:/sealboot/key/receipt:" KEYFILES_RECEIPT;
 	keyfiles_hand_over();
 	if (run("initrd", argc, arguments) != GRUB_ERR_NONE)
 		stop("initramfs of kernel %s: %s", kernel->version, grub_errmsg);
@@ -301,8 +319,7 @@ static void grub_mod_init(void *module)
 	 * behind the open files stay until it has read them, and are wiped as they are closed.
 	 */
 	keyfiles_seal();
-	entry_delete(&secrets.passphrase);
-	entry_delete(&secrets.pin);
+	table_delete(&secrets);
 	console_say("disk unlocked, starting %s", kernel->version);
 	run("boot", 0, NULL);
 	stop("kernel %s came back: %s", kernel->version, grub_errmsg);

@@ -4,15 +4,18 @@
 #include "bytes.h"
 #include "grub.h"
 
-static uint8_t passphrase[PASSPHRASE_MAX], pin[PIN_SIZE];
+static uint8_t passphrase[PASSPHRASE_MAX], previous_one[PASSPHRASE_MAX], pin[PIN_SIZE], receipt[RECEIPT_SIZE], used[8];
 
 static struct keyfile {
 	const char *path;
 	uint8_t *data;
 	uint32_t size; /* 0: there is none, or it is wiped */
-} keyfiles[] = {{"/passphrase", passphrase, 0}, {"/header-pin", pin, 0}, {"/luks-header", NULL, 0}};
+} keyfiles[] = {
+	{"/passphrase", passphrase, 0}, {"/previous", previous_one, 0}, {"/header-pin", pin, 0},
+	{"/receipt", receipt, 0},       {"/used", used, 0},             {"/luks-header", NULL, 0},
+};
 
-enum { PASSPHRASE, PIN, HEADER, KEYFILES };
+enum { PASSPHRASE, PREVIOUS, PIN, RECEIPT, USED, HEADER, KEYFILES };
 
 static enum { UNLOCKING, HANDING_OVER, SEALED } phase;
 
@@ -23,6 +26,20 @@ static struct {
 	size_t size;
 } readers[8];
 static unsigned reader_count;
+
+/* Gives a file other content, over the wiped one that it had. The caller knows that it fits. */
+static void put(struct keyfile *k, const void *data, uint32_t size)
+{
+	wipe(k->data, k->size);
+	copy(k->data, data, size);
+	k->size = size;
+}
+
+static void put_entry(struct keyfile *k, const struct table_entry *e)
+{
+	if (e->start != NULL)
+		put(k, entry_data(e), entry_data_size(e));
+}
 
 /* The disk: a name to hang the file system on. It has no sectors. */
 
@@ -106,10 +123,8 @@ static long fs_read(struct grub_file *file, char *buf, size_t len)
 static grub_err_t fs_close(struct grub_file *file)
 {
 	struct keyfile *k = file->data;
-	if (phase != UNLOCKING && k != &keyfiles[HEADER]) {
-		wipe(k->data, k->size);
-		k->size = 0;
-	}
+	if (phase != UNLOCKING && k != &keyfiles[HEADER])
+		put(k, NULL, 0);
 	return GRUB_ERR_NONE;
 }
 
@@ -123,10 +138,10 @@ static struct grub_fs fs = {
 
 void keyfiles_show(const struct table *table)
 {
-	copy(passphrase, entry_data(&table->passphrase), entry_data_size(&table->passphrase));
-	keyfiles[PASSPHRASE].size = entry_data_size(&table->passphrase);
-	copy(pin, entry_data(&table->pin), entry_data_size(&table->pin));
-	keyfiles[PIN].size = entry_data_size(&table->pin);
+	put_entry(&keyfiles[PASSPHRASE], &table->passphrase);
+	put_entry(&keyfiles[PREVIOUS], &table->previous);
+	put_entry(&keyfiles[PIN], &table->pin);
+	put_entry(&keyfiles[RECEIPT], &table->receipt);
 	grub_disk_dev_register(&disk);
 	/* grub_fs_register (include/grub/fs.h) is inline: put at the head of the list. */
 	fs.next = grub_fs_list;
@@ -157,15 +172,24 @@ void keyfiles_wipe_readers(void)
 	}
 }
 
+void keyfiles_use(int previous)
+{
+	const char *which = previous ? "previous" : "current";
+	if (previous)
+		put(&keyfiles[PASSPHRASE], previous_one, keyfiles[PREVIOUS].size);
+	put(&keyfiles[PREVIOUS], NULL, 0);
+	put(&keyfiles[USED], which, (uint32_t)length(which));
+}
+
 void keyfiles_hand_over(void) { phase = HANDING_OVER; }
 
 void keyfiles_seal(void) { phase = SEALED; }
 
 void keyfiles_wipe(void)
 {
+	unsigned i;
 	keyfiles_wipe_readers();
-	wipe(passphrase, sizeof passphrase);
-	wipe(pin, sizeof pin);
-	keyfiles[PASSPHRASE].size = keyfiles[PIN].size = 0;
+	for (i = 0; i < HEADER; i++)
+		put(&keyfiles[i], NULL, 0);
 	phase = SEALED;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The passphrase and the pin as files, for `cryptomount -k` and `initrd newc:`, and the copy
- * of the disk's header that header.c has judged, for `cryptomount -H`.
+ * What the table held, as files for `cryptomount -k` and `initrd newc:`, and the copy of the
+ * disk's header that header.c has judged, for `cryptomount -H`.
  *
  * Why not GRUB's procfs, which needs less code: it makes a copy each time a file is opened
  * and frees it without wiping. And cryptomount (2.12) reads the key file into a buffer of
@@ -14,7 +14,10 @@
 #include "table.h"
 
 #define KEYFILES_PASSPHRASE "(efisecret)/passphrase"
+#define KEYFILES_PREVIOUS "(efisecret)/previous"
 #define KEYFILES_PIN "(efisecret)/header-pin"
+#define KEYFILES_RECEIPT "(efisecret)/receipt"
+#define KEYFILES_USED "(efisecret)/used"
 #define KEYFILES_HEADER "(efisecret)/luks-header"
 
 /* Copies what table_read found, and shows the files. */
@@ -23,6 +26,11 @@ void keyfiles_show(const struct table *table);
 void keyfiles_show_header(uint8_t *header, uint32_t size);
 /* Wipes the buffers that the files have been read into since keyfiles_show, as far as they still hold the secret. */
 void keyfiles_wipe_readers(void);
+/*
+ * Says which passphrase opened the disk. That one becomes KEYFILES_PASSPHRASE, the other is
+ * wiped, and KEYFILES_USED holds "current" or "previous".
+ */
+void keyfiles_use(int previous);
 /* From now on a file is wiped when it is closed, and buffers read into belong to the kernel. */
 void keyfiles_hand_over(void);
 /* From now on no file can be opened; those that are open can still be read, and are wiped when closed. */

@@ -16,6 +16,7 @@ enum {
 	TABLE_ENTRIES = 64,   /* as many as Linux shows (EFI_SECRET_NUM_FILES) */
 	PASSPHRASE_MAX = 4096,
 	PIN_SIZE = 32,        /* SHA-256 */
+	RECEIPT_SIZE = 48,    /* session id, key */
 };
 
 /* An entry: where it stands in the area, header included. */
@@ -24,8 +25,9 @@ struct table_entry {
 	uint32_t size;
 };
 
+/* What is for us; previous and receipt may be missing. All other entries are left for the kernel's driver. */
 struct table {
-	struct table_entry passphrase, pin;
+	struct table_entry passphrase, previous, pin, receipt;
 };
 
 /* What table_read found wrong, as a text for the console; NULL if nothing. */
@@ -35,7 +37,7 @@ const char *table_read(uint8_t *area, uint64_t area_size, struct table *found);
 static inline const uint8_t *entry_data(const struct table_entry *e) { return e->start + TABLE_HEADER; }
 static inline uint32_t entry_data_size(const struct table_entry *e) { return e->size - TABLE_HEADER; }
 
-/* Marks the entry as deleted: GUID and data zero, its length as it was. */
-void entry_delete(struct table_entry *e);
+/* Marks the entries as deleted: GUID and data zero, their lengths as they were. */
+void table_delete(struct table *t);
 
 #endif

@@ -24,17 +24,21 @@ static unsigned char *place(const unsigned char *data, size_t size, void **alloc
 static void run_table(unsigned char *area, size_t size)
 {
 	struct table t;
+	const struct table_entry *entries[] = {&t.passphrase, &t.previous, &t.pin, &t.receipt};
 	size_t i;
 	const char *problem = table_read(area, size, &t);
 	if (problem) {
-		printf("%s%s\n", problem, t.passphrase.start || t.pin.start ? " (but entries are set)" : "");
+		int set = t.passphrase.start || t.previous.start || t.pin.start || t.receipt.start;
+		printf("%s%s\n", problem, set ? " (but entries are set)" : "");
 		return;
 	}
-	printf("ok %ld %u %ld %u ", (long)(entry_data(&t.passphrase) - area), entry_data_size(&t.passphrase),
-	       (long)(entry_data(&t.pin) - area), entry_data_size(&t.pin));
-	entry_delete(&t.passphrase);
-	entry_delete(&t.pin);
-	entry_delete(&t.pin); /* a second time does nothing */
+	printf("ok ");
+	for (i = 0; i < sizeof entries / sizeof entries[0]; i++) {
+		int there = entries[i]->start != NULL;
+		printf("%ld %u ", there ? (long)(entry_data(entries[i]) - area) : -1L, there ? entry_data_size(entries[i]) : 0);
+	}
+	table_delete(&t);
+	table_delete(&t); /* a second time does nothing */
 	for (i = 0; i < size; i++)
 		printf("%02x", area[i]);
 	printf("\n");

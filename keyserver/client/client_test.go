@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sealboot/sealboot/internal/guid"
 	"github.com/sealboot/sealboot/keyserver/wire"
 )
 
@@ -119,6 +118,33 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestConfirm sends what the protocol says, and takes the one answer that means yes.
+func TestConfirm(t *testing.T) {
+	confirmation := wire.ConfirmationRequest{Secret: [16]byte{1}, MAC: make([]byte, 32)}
+	c := server(t, func(w http.ResponseWriter, r *http.Request) {
+		if m, err := wire.DecodeConfirmationRequest(r.Body); err != nil || m.Secret != confirmation.Secret || r.URL.Path != "/v1/sessions/"+session.ID+"/confirmation" {
+			t.Errorf("server got %s, %+v, %v", r.URL.Path, m, err)
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	if err := c.Confirm(t.Context(), session.ID, confirmation); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Confirm(t.Context(), "../x", confirmation); err == nil {
+		t.Error("a session of another form was confirmed")
+	}
+	for name, answer := range map[string]http.HandlerFunc{
+		"another success":     reply(http.StatusOK, wire.MediaType, []byte("{}")),
+		"a proxy's page":      reply(http.StatusBadGateway, "text/html", []byte("<html>")),
+		"redirect":            func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusTemporaryRedirect) },
+		"a problem of no kin": reply(http.StatusGone, wire.ProblemMediaType, encoded(t, wire.Problem{Class: wire.Refused})),
+	} {
+		if err := server(t, answer).Confirm(t.Context(), session.ID, confirmation); !errors.Is(err, ErrNotKeyServer) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestURLs takes what names a server and nothing else.
 func TestURLs(t *testing.T) {
 	for _, good := range []string{"http://127.0.0.1:8420", "https://keys.example.org/", "https://[::1]:1/base"} {
@@ -150,37 +176,6 @@ func TestDeadline(t *testing.T) {
 	defer cancel()
 	if _, err := c.Session(ctx, request); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
-	}
-}
-
-// TestConfirm takes an empty 204 and nothing else.
-func TestConfirm(t *testing.T) {
-	m := wire.ConfirmationRequest{Secret: guid.MustParse("736869e5-84f0-4973-92ec-06879ce3da0b"), MAC: make([]byte, 32)}
-	c := server(t, func(w http.ResponseWriter, r *http.Request) {
-		got, err := wire.DecodeConfirmationRequest(r.Body)
-		if err != nil || got.Secret != m.Secret || r.URL.Path != "/v1/sessions/"+session.ID+"/confirmation" {
-			t.Errorf("server got %s %+v: %v", r.URL.Path, got, err)
-		}
-		w.WriteHeader(http.StatusNoContent)
-	})
-	if err := c.Confirm(t.Context(), session.ID, m); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Confirm(t.Context(), "../x", m); err == nil {
-		t.Error("a session of another form was asked for")
-	}
-	for name, answer := range map[string]http.HandlerFunc{
-		"other status": reply(http.StatusOK, wire.MediaType, nil), "a body": reply(http.StatusOK, wire.MediaType, []byte("{}")),
-		"a proxy's page": reply(http.StatusBadGateway, "text/html", []byte("<html>")),
-	} {
-		if err := server(t, answer).Confirm(t.Context(), session.ID, m); !errors.Is(err, ErrNotKeyServer) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	refused := (*Refused)(nil)
-	problem := encoded(t, wire.Problem{Class: wire.Refused, Request: "1"})
-	if err := server(t, reply(http.StatusForbidden, wire.ProblemMediaType, problem)).Confirm(t.Context(), session.ID, m); !errors.As(err, &refused) || !refused.Final() {
-		t.Errorf("refused: %v", err)
 	}
 }
 

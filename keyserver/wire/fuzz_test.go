@@ -59,7 +59,9 @@ func FuzzReportRequest(f *testing.F) { fuzz(f, goodReport, DecodeReportRequest) 
 
 func FuzzSealedSecret(f *testing.F) { fuzz(f, goodSealed, DecodeSealedSecret) }
 
-func FuzzConfirmationRequest(f *testing.F) { fuzz(f, goodConfirm, DecodeConfirmationRequest) }
+func FuzzConfirmationRequest(f *testing.F) {
+	fuzz(f, goodConfirm, DecodeConfirmationRequest)
+}
 
 func FuzzProblem(f *testing.F) {
 	fuzz(f, goodProblem, func(r io.Reader) (Problem, error) { return DecodeProblem(r, Refused.Status()) })

@@ -2,5 +2,8 @@
 -- platform ('') before the report comes.
 ALTER TABLE sessions ADD COLUMN kind TEXT NOT NULL DEFAULT 'sev' CHECK (kind IN ('sev', 'snp'));
 
--- A full table ends its sessions in time without a look at those that have ended.
+-- What is to end, and what is to go, is found without a look at the rest.
 CREATE INDEX sessions_open_end ON sessions (expires) WHERE state = 'open';
+DROP INDEX sessions_end;
+CREATE INDEX sessions_ended ON sessions (expires) WHERE state <> 'open';
+CREATE INDEX sessions_ended_seq ON sessions (seq) WHERE state <> 'open';
