@@ -97,7 +97,7 @@ func (s *Server) decideReport(ctx context.Context, from Source, id string, shown
 	return d, nil
 }
 
-// reported is a verified report with the data that this challenge and key ask for.
+// reported is a verified report with the data that a challenge and a key ask for.
 type reported struct {
 	*snp.Attested
 	data snp.ReportData
@@ -113,6 +113,14 @@ func (r reported) Launch() []byte {
 // Complaints is everything that the policy has against the report.
 func (r reported) Complaints(p snp.Policy) []error { return r.Judge(p, r.data, r.now).Complaints }
 
+// ReportAttempt is the attempt of a guest whose report was verified: what Judge takes. data is what the report must bind; a trial,
+// which has no challenge, gives the report's own.
+func ReportAttempt(at *snp.Attested, data snp.ReportData, now time.Time, address string) Attempt {
+	facts := at.Facts()
+	return Attempt{Time: now, Address: address, Platform: fmt.Sprintf("%s/%x", facts.Product, facts.Chip[:8]), Chip: facts.Chip.String(),
+		SNP: reported{at, data, now}}
+}
+
 // judgeReport holds the report against what the image's owner expects, and seals the secrets. Whatever goes wrong in it is a
 // refusal of the same class, but for what anybody can see who has the report: that it does not lead to a trusted root.
 func (s *Server) judgeReport(ctx context.Context, d *decision, shown shown) (wire.SealedSecret, *Refusal, error) {
@@ -123,7 +131,6 @@ func (s *Server) judgeReport(ctx context.Context, d *decision, shown shown) (wir
 		return no(wire.UntrustedPlatform, "%w", shown.err)
 	}
 	facts := shown.attested.Facts()
-	d.entry.Chip, d.entry.Platform = facts.Chip.String(), fmt.Sprintf("%s/%x", facts.Product, facts.Chip[:8])
 	d.entry.Policy, d.entry.API, d.entry.TCB = facts.Policy, facts.Firmware, facts.TCB
 	nonce, err := s.store.key.open(d.kept.sealed, d.kept.purpose()...)
 	if err != nil {
@@ -133,6 +140,8 @@ func (s *Server) judgeReport(ctx context.Context, d *decision, shown shown) (wir
 	if err != nil {
 		return no(wire.Refused, "%w", err)
 	}
+	attempt := ReportAttempt(shown.attested, data, d.entry.Time, d.entry.Source)
+	d.entry.Platform, d.entry.Chip = attempt.Platform, attempt.Chip
 	about := d.found
 	none := d.kept.version == 0 || about.image == nil || about.image.policy.SNP == nil
 	if none {
@@ -144,8 +153,7 @@ func (s *Server) judgeReport(ctx context.Context, d *decision, shown shown) (wir
 	if secretsErr == nil {
 		defer secrets.wipe()
 	}
-	verdict := s.store.judge(ctx, standing, about.image.version, Attempt{Time: d.entry.Time, Address: d.entry.Source,
-		Platform: d.entry.Platform, Chip: d.entry.Chip, SNP: reported{shown.attested, data, d.entry.Time}})
+	verdict := s.store.judge(ctx, standing, about.image.version, attempt)
 	d.entry.Digest = hex.EncodeToString(verdict.Digest)
 	verdictErr := verdict.Err()
 	switch {

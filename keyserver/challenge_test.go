@@ -235,6 +235,15 @@ func TestChallengeOnce(t *testing.T) {
 	_, err = g.finish(t.Context(), l.client)
 	refusedAs(t, err, wire.Used)
 
+	replay := newGuest(t, "web")
+	must(t, replay.begin(t.Context(), l.client))
+	replay.request = g.request
+	_, err = replay.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Refused)
+	if cause := l.lastCause(); !strings.Contains(cause, snp.ErrReportData.Error()) {
+		t.Errorf("replayed: cause is %q", cause)
+	}
+
 	late := newGuest(t, "web")
 	must(t, late.begin(t.Context(), l.client))
 	l.wait(DefaultSessionTTL)
@@ -358,6 +367,76 @@ func TestReportLater(t *testing.T) {
 			continue
 		}
 		g.unlocked(t, s)
+	}
+}
+
+// TestSecretsOfGuest goes the whole way with the client's one call, once without waiting and once after the server had to ask.
+func TestSecretsOfGuest(t *testing.T) {
+	source := &laterSource{now: fake.Made.AddDate(0, 3, 0)}
+	l := newSNPLab(t, func(c *Config) { c.SNP = testVerifier(t, source) })
+	asked := 0
+	firmware := func(certificates []byte) client.Reporter {
+		return func(_ context.Context, data [seal.ReportDataSize]byte) ([]byte, []byte, error) {
+			asked++
+			return testAMD().Sign(testAMD().Report(5, snpDigest, data)), certificates, nil
+		}
+	}
+	for name, certificates := range map[string][]byte{"certificates given": testAMD().Table(), "certificates fetched": nil} {
+		if certificates == nil {
+			time.AfterFunc(100*time.Millisecond, source.arrive)
+		}
+		table, err := l.client.Secrets(t.Context(), "web", rand.Reader, l.clock, firmware(certificates))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		read, err := sev.ParseSecretTable(table)
+		must(t, err)
+		if passphrase, ok := read.Find(sev.DiskPassphrase); !ok || !bytes.Equal(passphrase, testPassphrase) {
+			t.Errorf("%s: found %q", name, passphrase)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("%d reports were made", asked)
+	}
+	_, err := l.client.Secrets(t.Context(), "unknown", rand.Reader, l.clock, firmware(nil))
+	refusedAs(t, err, wire.Refused)
+	broken := errors.New("no firmware")
+	_, err = l.client.Secrets(t.Context(), "web", rand.Reader, l.clock, func(context.Context, [seal.ReportDataSize]byte) ([]byte, []byte, error) {
+		return nil, nil, broken
+	})
+	if !errors.Is(err, broken) {
+		t.Error(err)
+	}
+	closed := newSNPLab(t, func(c *Config) { c.SNP = testVerifier(t, &laterSource{}) })
+	_, err = closed.client.Secrets(t.Context(), "web", rand.Reader, func() time.Time { return closed.clock().Add(DefaultSessionTTL) }, firmware(nil))
+	refusedAs(t, err, wire.Busy)
+}
+
+// TestReportOnTrial tries a policy on a report, without a challenge: nothing is written.
+func TestReportOnTrial(t *testing.T) {
+	l := newSNPLab(t)
+	rows := len(l.rows())
+	at, err := testVerifier(t, nil).Verify(t.Context(), snp.Evidence{Report: testAMD().Sign(testAMD().Report(5, snpDigest, snp.ReportData{1})),
+		Certificates: testAMD().Table()}, l.clock())
+	must(t, err)
+	a := ReportAttempt(at, at.Data(), l.clock(), "127.0.0.1")
+	v, err := l.store.TestPolicy(t.Context(), "web", nil, a)
+	must(t, err)
+	if v.Err() != nil || !bytes.Equal(v.Digest, snpDigest[:]) {
+		t.Error(v.Err())
+	}
+	p := DefaultPolicy()
+	guest := snp.DefaultPolicy()
+	guest.Chips = snp.Only(snp.ChipID{1})
+	p.SNP = &guest
+	v, err = l.store.TestPolicy(t.Context(), "web", &p, a)
+	must(t, err)
+	if !errors.Is(v.Err(), snp.ErrChip) || !errors.Is(v.Err(), snp.ErrRevocationAge) {
+		t.Error(v.Err())
+	}
+	if len(l.rows()) != rows {
+		t.Error("a trial was written down")
 	}
 }
 

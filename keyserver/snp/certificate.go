@@ -170,9 +170,9 @@ func (e *endorsement) speaksFor(r *report, p Product) error {
 	return nil
 }
 
-// current says whether a certificate's time has come and is not over.
+// current says whether a certificate's time has come and is not over. A VCEK is made when it is asked for, by AMD's clock.
 func current(name string, c *x509.Certificate, now time.Time) error {
-	if now.Before(c.NotBefore) || now.After(c.NotAfter) {
+	if now.Add(clockSlack).Before(c.NotBefore) || now.After(c.NotAfter) {
 		return &LinkError{name, fmt.Errorf("valid from %s to %s", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))}
 	}
 	return nil

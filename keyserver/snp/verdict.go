@@ -59,6 +59,9 @@ func (a *Attested) chip() ChipID {
 // Launch gives the launch digest. Whether it is one of the image's is for the caller to say, who has them.
 func (a *Attested) Launch() Digest { return a.report.digest }
 
+// Data gives the report data, for a trial without a challenge.
+func (a *Attested) Data() ReportData { return a.report.data }
+
 // Judge holds a verified report against a policy and the report data of this guest's challenge, and gives every complaint. A policy that is
 // not valid allows nothing. It does no I/O and takes the same steps whatever fits.
 func (a *Attested) Judge(p Policy, data ReportData, now time.Time) *Verdict {
