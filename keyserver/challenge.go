@@ -60,7 +60,7 @@ func (s *Server) Report(ctx context.Context, from Source, id string, r wire.Repo
 	if err := s.look(ctx, d, id, kindSNP); err != nil {
 		return wire.SealedSecret{}, fmt.Errorf("release: %w", err)
 	}
-	shown := shown{key: r.PublicKey}
+	shown := shown{key: r.PublicKey, err: errors.New("challenge was over")}
 	if d.refusal == nil {
 		shown.attested, shown.err = s.snp.Verify(ctx, snp.Evidence{Report: r.Report, Certificates: r.Certificates}, s.now())
 		if errors.Is(shown.err, snp.ErrUnavailable) {
@@ -127,7 +127,7 @@ func (s *Server) judgeReport(ctx context.Context, d *decision, shown shown) (wir
 	no := func(class wire.Class, format string, args ...any) (wire.SealedSecret, *Refusal, error) {
 		return wire.SealedSecret{}, refusef(class, format, args...), nil
 	}
-	if shown.err != nil || shown.attested == nil {
+	if shown.err != nil {
 		return no(wire.UntrustedPlatform, "%w", shown.err)
 	}
 	facts := shown.attested.Facts()
