@@ -40,7 +40,7 @@ func (s *Store) SetPolicy(ctx context.Context, name string, p Policy, now time.T
 		if err := t.writeImage(m, secrets); err != nil {
 			return err
 		}
-		return t.newPolicy(m, EventPolicy, now)
+		return t.newPolicy(ctx, m, EventPolicy, now)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("set policy: %w", err)
