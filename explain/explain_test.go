@@ -279,6 +279,10 @@ func TestMeasured(t *testing.T) {
 		"older version":         {policy, &sev.API{Major: 0, Minor: 24, Build: 3}, []string{"firmware API"}},
 		"no version":            {policy, nil, nil},
 		"ES policy":             {policy | sev.ES, &api, []string{"policy", "mode"}},
+		"policy and build":      {policy &^ sev.NoDebug, &sev.API{Major: 1, Minor: 55, Build: 3}, []string{"policy", "firmware API"}},
+		"two bits and minor":    {policy ^ sev.NoDebug ^ sev.NoSend, &sev.API{Major: 1, Minor: 53, Build: 21}, []string{"policy", "firmware API"}},
+		"policy and version":    {policy | sev.ES, &sev.API{Major: 0, Minor: 17, Build: 48}, []string{"policy", "firmware API", "mode"}},
+		"policy, no version":    {policy | sev.NoSend, nil, []string{"policy"}},
 	} {
 		a := find(Measured{Policy: test.policy, API: test.api})
 		var got []string
@@ -300,6 +304,29 @@ func TestMeasured(t *testing.T) {
 	}
 	if a := find(Measured{Policy: policy, API: &api}); !a.Explained || a.InRecord || a.Fit.VCPUs != 7 {
 		t.Errorf("seven vCPUs: %+v", a)
+	}
+
+	// Firmware that is not the record's, under another policy and a version that is not known.
+	s = l.es
+	s.Firmware = slices.Clone(s.Firmware)
+	s.Firmware[0] ^= 1
+	l.query.Firmware = append(l.query.Firmware, Firmware{"other.fd", s.Firmware})
+	if guest, err = p.LaunchStart(start.GODH[:], start.Session[:], policy); err != nil {
+		t.Fatal(err)
+	}
+	if m, err = guest.Measure(sev.Digest(mustDigest(t, s)), rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	for name, claimed := range map[string]Measured{
+		"no version":           {Policy: policy},
+		"other build":          {Policy: policy | sev.ES, API: &sev.API{Major: 1, Minor: 55, Build: 20}},
+		"other policy":         {Policy: policy ^ sev.NoDebug, API: &api},
+		"other policy, build":  {Policy: policy ^ sev.NoDebug, API: &sev.API{Major: 1, Minor: 55, Build: 20}},
+		"as the platform says": {Policy: policy, API: &api},
+	} {
+		if a := find(claimed); !a.Explained || a.InRecord || a.Fit.Firmware != "other.fd" || a.Fit.API != api.String() || a.Fit.Policy != policy.String() {
+			t.Errorf("%s: %+v, %+v", name, a.Fit, a)
+		}
 	}
 }
 
@@ -331,7 +358,7 @@ func TestAnswerJSON(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	if want := []string{"explained", "hints", "in_record", "tried"}; !reflect.DeepEqual(names, want) {
+	if want := []string{"explained", "hints", "in_record", "nearest", "tried"}; !reflect.DeepEqual(names, want) {
 		t.Errorf("fields %v, want %v", names, want)
 	}
 }

@@ -16,11 +16,18 @@ import (
 	"github.com/sealboot/sealboot/sev"
 )
 
+// source is what stands below 4 GiB when a machine starts: a firmware, and an SVSM below its variables or none.
+type source struct {
+	firmware, svsm int // svsm -1: none
+	varsSize       int64
+	series         func() (*measure.Series, error)
+}
+
 // setup is one series of candidates: they differ in the number of vCPUs alone.
 type setup struct {
-	firmware int
-	hashes   *hashesChoice
-	spec     measure.Spec
+	source int
+	hashes *hashesChoice
+	spec   measure.Spec
 }
 
 // hit is a candidate that fits.
@@ -32,9 +39,14 @@ type hit struct {
 // debugSwap is the guest feature that Linux hosts 6.6 to 6.8 set unasked (AMD64 APM volume 2, SEV_FEATURES, bit 5).
 const debugSwap = 0x20
 
+// usualVars are the sizes of the variable stores of OVMF's builds of 4 and 2 MiB (edk2 OvmfPkg/Include/Fdf/OvmfPkgDefines.fdf.inc).
+var usualVars = []int64{0x84000, 0x20000}
+
 // axes are the values that are searched.
 type axes struct {
-	modes      []measure.Mode
+	modes      []measure.Mode // without an SVSM
+	sources    []source
+	varsSizes  []int64
 	signatures []uint32
 	names      map[uint32]string
 	common     []uint64 // guest features
@@ -66,8 +78,11 @@ func (q Query) axes() axes {
 		switch d.Mode {
 		case measure.SEVES:
 			x.es = append(x.es, d.GuestFeatures, d.GuestFeatures^debugSwap)
-		case measure.SNP:
+		case measure.SNP, measure.SNPSVSM:
 			x.common = append(x.common, d.GuestFeatures, d.GuestFeatures^debugSwap)
+		}
+		if d.VarsSize > 0 {
+			x.varsSizes = append(x.varsSizes, d.VarsSize)
 		}
 	}
 	for _, t := range measure.VCPUTypes() {
@@ -80,7 +95,34 @@ func (q Query) axes() axes {
 		x.all = append(x.all, 1|1<<bit)
 	}
 	x.all = unique(x.all)
+	x.varsSizes = unique(slices.Concat(x.varsSizes, q.VarsSizes, usualVars))
+	x.sources = q.sources(x.varsSizes)
 	return x
+}
+
+// sources lists what the files at hand can be put together to, those without an SVSM first.
+func (q Query) sources(varsSizes []int64) (list []source) {
+	for i, f := range q.Firmware {
+		list = append(list, source{firmware: i, svsm: -1,
+			series: sync.OnceValues(func() (*measure.Series, error) { return measure.NewSeries(f.Data) })})
+	}
+	if len(q.Digest) != measure.SNPSVSM.DigestSize() {
+		return list
+	}
+	for i := range q.Firmware {
+		for j, svsm := range q.SVSM {
+			for _, size := range varsSizes {
+				list = append(list, source{i, j, size, sync.OnceValues(func() (*measure.Series, error) {
+					f, err := list[i].series()
+					if err != nil {
+						return nil, err
+					}
+					return f.WithSVSM(svsm.Data, size)
+				})})
+			}
+		}
+	}
+	return list
 }
 
 func unique[T comparable](list []T) []T {
@@ -103,14 +145,17 @@ func signatureOf(l measure.Launch) uint32 {
 	return l.VCPUSignature
 }
 
-// setups lists what is to be searched of one firmware.
-func (x axes) setups(firmware, vcpus int) (list []setup) {
+// setups lists what is to be searched of one source.
+func (x axes) setups(source, vcpus int) (list []setup) {
+	if x.sources[source].svsm >= 0 {
+		return x.setupsSVSM(source, vcpus)
+	}
 	for _, mode := range x.modes {
 		for i := range x.hashes {
 			h := &x.hashes[i]
 			add := func(s measure.Spec) {
 				s.Mode, s.VCPUs = mode, vcpus
-				list = append(list, setup{firmware, h, s})
+				list = append(list, setup{source, h, s})
 			}
 			if mode == measure.SEV {
 				add(measure.Spec{})
@@ -138,21 +183,41 @@ func (x axes) setups(firmware, vcpus int) (list []setup) {
 	return list
 }
 
+// setupsSVSM: an SVSM runs under QEMU alone, and takes no kernel.
+func (x axes) setupsSVSM(source, vcpus int) (list []setup) {
+	for _, f := range x.all {
+		for _, host := range []measure.Spec{{}, {OldHostKernel: true}, {X87Unset: true}} {
+			for _, sig := range x.signatures {
+				host.Mode, host.VCPUs, host.VCPUSignature, host.GuestFeatures = measure.SNPSVSM, vcpus, sig, f
+				list = append(list, setup{source, &x.hashes[0], host})
+			}
+		}
+	}
+	return list
+}
+
 // search tries every setup, on all cores.
 func (q Query) search(ctx context.Context, a *Answer) error {
-	if q.Measured != nil && q.Measured.API == nil {
-		return nil
-	}
 	x := q.axes()
 	var list []setup
-	series := make([]func() (*measure.Series, error), len(q.Firmware))
-	for i, f := range q.Firmware {
+	for i := range x.sources {
 		list = append(list, x.setups(i, q.MaxVCPUs)...)
-		series[i] = sync.OnceValues(func() (*measure.Series, error) { return measure.NewSeries(f.Data) })
 	}
-	a.Tried.Firmwares, a.Tried.VCPUTypes, a.Tried.MaxVCPUs = len(q.Firmware), len(x.signatures), q.MaxVCPUs
-	a.Tried.Features, a.Tried.KernelHashes = len(x.all), len(x.hashes)
+	x.tell(q, a)
+	if q.Measured == nil || q.Measured.API != nil {
+		if err := q.searchAll(ctx, a, x, list); err != nil {
+			return err
+		}
+	}
+	if q.Measured != nil && !a.Explained {
+		q.varyFirmware(a, x, list)
+	}
+	x.tellUnread(q, a)
+	return nil
+}
 
+// searchAll compares every candidate.
+func (q Query) searchAll(ctx context.Context, a *Answer, x axes, list []setup) error {
 	workers := q.Workers
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
@@ -173,9 +238,9 @@ func (q Query) search(ctx context.Context, a *Answer) error {
 					return
 				}
 				s := list[i]
-				f, err := series[s.firmware]()
+				f, err := x.sources[s.source].series()
 				if err != nil {
-					continue // told below
+					continue // told by search
 				}
 				f.Each(s.spec, s.hashes.table, func(vcpus int, digest []byte) { // an error is a launch that this firmware cannot have
 					count++
@@ -193,12 +258,6 @@ func (q Query) search(ctx context.Context, a *Answer) error {
 		return fmt.Errorf("search: %w", err)
 	}
 	a.Tried.Candidates += tried.Load()
-	for i, f := range q.Firmware {
-		if _, err := series[i](); err != nil {
-			a.Hints = append(a.Hints, fmt.Sprintf("%q: %v", f.Name, err))
-			a.Tried.Firmwares--
-		}
-	}
 	q.choose(a, x, list, hits)
 	return nil
 }
@@ -229,10 +288,15 @@ func (q Query) choose(a *Answer, x axes, list []setup, hits []hit) {
 }
 
 func (q Query) fit(x axes, s setup, h hit) *Fit {
+	from := x.sources[s.source]
 	f := &Fit{
-		Mode: s.spec.Mode, Firmware: q.Firmware[s.firmware].Name, FirmwareSHA256: sha256.Sum256(q.Firmware[s.firmware].Data), VCPUs: h.vcpus,
-		VMM: s.spec.VMM, GuestFeatures: s.spec.GuestFeatures, OldHostKernel: s.spec.OldHostKernel, KernelHashes: s.hashes.table != nil,
-		HasInitrd: s.hashes.initrd, Digest: h.digest, hashes: s.hashes, signature: s.spec.VCPUSignature,
+		Mode: s.spec.Mode, Firmware: q.Firmware[from.firmware].Name, FirmwareSHA256: sha256.Sum256(q.Firmware[from.firmware].Data), VCPUs: h.vcpus,
+		VMM: s.spec.VMM, GuestFeatures: s.spec.GuestFeatures, OldHostKernel: s.spec.OldHostKernel, X87Unset: s.spec.X87Unset,
+		KernelHashes: s.hashes.table != nil, HasInitrd: s.hashes.initrd, Digest: h.digest, hashes: s.hashes, signature: s.spec.VCPUSignature,
+	}
+	if from.svsm >= 0 {
+		sum := sha256.Sum256(q.SVSM[from.svsm].Data)
+		f.SVSM, f.SVSMSHA256, f.VarsSize = q.SVSM[from.svsm].Name, sum[:], from.varsSize
 	}
 	if f.VCPUType = x.names[s.spec.VCPUSignature]; f.VCPUType == "" {
 		f.VCPUSignature = s.spec.VCPUSignature
@@ -241,7 +305,7 @@ func (q Query) fit(x axes, s setup, h hit) *Fit {
 	if f.KernelHashes {
 		f.CommandLine = &s.hashes.cmdline
 	}
-	if m := q.Measured; m != nil {
+	if m := q.Measured; m != nil && m.API != nil {
 		f.Policy, f.API = m.Policy.String(), m.API.String()
 	}
 	return f
@@ -284,7 +348,32 @@ func (f *Fit) differences(firmware measure.Hash, d measure.LaunchDigest) (list [
 			list = append(list, Difference{"guest features", featuresText(d.GuestFeatures), featuresText(f.GuestFeatures), 3})
 		}
 	}
+	if f.Mode == measure.SNPSVSM && d.Mode == f.Mode {
+		if !bytes.Equal(d.SVSM, f.SVSMSHA256) {
+			list = append(list, Difference{"SVSM", "SHA-256 " + d.SVSM.String(), fmt.Sprintf("%q, SHA-256 %v", f.SVSM, f.SVSMSHA256), 8})
+		}
+		differ(4, "variable store", fmt.Sprintf("%d bytes", d.VarsSize), fmt.Sprintf("%d bytes", f.VarsSize))
+	}
+	if f.X87Unset {
+		list = append(list, Difference{"floating-point control words", "both set or both zero",
+			"mxcsr set and x87_fcw zero: so sev-snp-measure computes, and no host is known to launch", 5})
+	}
 	return append(list, f.hashes.differences(d.KernelHashes)...)
+}
+
+// tell notes how far the search goes.
+func (x axes) tell(q Query, a *Answer) {
+	t := &a.Tried
+	if t.Firmwares = len(q.Firmware); t.Firmwares == 0 {
+		return
+	}
+	t.Modes = x.modes
+	if len(x.sources) > len(q.Firmware) {
+		t.Modes = append(slices.Clone(t.Modes), measure.SNPSVSM)
+		t.SVSMs, t.VarsSizes = len(q.SVSM), len(x.varsSizes)
+	}
+	t.VCPUTypes, t.MaxVCPUs, t.VMMs, t.HostKernels = len(x.signatures), q.MaxVCPUs, len(measure.VMMs()), 2
+	t.Features, t.KernelHashes = len(x.all), len(x.hashes)
 }
 
 func hostKernel(old bool) string {
@@ -303,4 +392,29 @@ func featuresText(f uint64) string {
 		return fmt.Sprintf("%#x (DebugSwap: Linux hosts 6.6 to 6.8 set it)", f)
 	}
 	return fmt.Sprintf("%#x", f)
+}
+
+// tellUnread names what could not be searched, and why.
+func (x axes) tellUnread(q Query, a *Answer) {
+	const most = 16
+	var list []string
+	for _, s := range x.sources {
+		_, err := s.series()
+		if err == nil {
+			continue
+		}
+		name := fmt.Sprintf("%q", q.Firmware[s.firmware].Name)
+		if s.svsm < 0 {
+			a.Tried.Firmwares--
+		} else if _, err := x.sources[s.firmware].series(); err != nil {
+			continue // told of the firmware
+		} else {
+			name += fmt.Sprintf(" with the SVSM %q below %d bytes of variables", q.SVSM[s.svsm].Name, s.varsSize)
+		}
+		list = append(list, fmt.Sprintf("%s: %v", name, err))
+	}
+	if more := len(list) - most; more > 0 {
+		list = append(list[:most], fmt.Sprintf("and %d more that could not be searched", more))
+	}
+	a.Hints = append(a.Hints, list...)
 }
