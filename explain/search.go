@@ -36,7 +36,7 @@ type hit struct {
 	digest       []byte
 }
 
-// debugSwap is the guest feature that Linux hosts 6.6 to 6.8 set unasked (AMD64 APM volume 2, SEV_FEATURES, bit 5).
+// debugSwap is the guest feature that Linux hosts of 6.6 to 6.8 set unasked (see measure.Profile; AMD64 APM volume 2, SEV_FEATURES, bit 5).
 const debugSwap = 0x20
 
 // usualVars are the sizes of the variable stores of OVMF's builds of 4 and 2 MiB (edk2 OvmfPkg/Include/Fdf/OvmfPkgDefines.fdf.inc).
@@ -378,7 +378,7 @@ func (x axes) tell(q Query, a *Answer) {
 
 func hostKernel(old bool) string {
 	if old {
-		return "before Linux 6.10 (for SEV-ES also QEMU before 9.1, or legacy-vm-type=on)"
+		return "before Linux 6.10 (for SEV-ES also later, unless QEMU is told legacy-vm-type=off)"
 	}
 	return "Linux 6.10 or newer"
 }
@@ -389,7 +389,7 @@ func cpuName(name string, sig uint32) string {
 
 func featuresText(f uint64) string {
 	if f&debugSwap != 0 {
-		return fmt.Sprintf("%#x (DebugSwap: Linux hosts 6.6 to 6.8 set it)", f)
+		return fmt.Sprintf("%#x (DebugSwap: Linux hosts of 6.6 to 6.8 set it unasked)", f)
 	}
 	return fmt.Sprintf("%#x", f)
 }
