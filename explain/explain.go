@@ -6,7 +6,7 @@
 // Answer whatever the number of cores: of several launches that fit, the one that differs least from the record.
 //
 // What is searched: every firmware at hand; SEV, SEV-ES and SEV-SNP as the digest's size allows; vCPU counts up to
-// Query.MaxVCPUs; every CPU model of QEMU's and the record's; QEMU, EC2 and GCE; hosts before and since Linux 6.10;
+// Query.MaxVCPUs; every CPU model of QEMU's and the record's, EPYC processors as such (-cpu host); QEMU, EC2 and GCE; hosts before and since Linux 6.10;
 // guest features; kernel hashes on and off; command lines with and without NUL and usual additions; initrd or none; under
 // SEV-SNP also every SVSM at hand, below variable stores of the usual sizes. For a measurement also the platform's API
 // version and build, and the policy, both at once too.
@@ -38,6 +38,7 @@ const (
 	MaxFirmwares   = 64
 	MaxSVSMs       = 8
 	MaxVarsSizes   = 8
+	MaxSignatures  = 16
 	MaxCommandLine = 64 << 10
 )
 
@@ -56,14 +57,15 @@ type Query struct {
 	Digest   []byte    // 32 bytes (SEV, SEV-ES) or 48 (SEV-SNP); or
 	Measured *Measured // a measurement of SEV or SEV-ES
 
-	Firmware  []Firmware
-	SVSM      []Firmware         // images of Coconut-SVSM; none: launches under one cannot be searched
-	VarsSizes []int64            // of the variable stores that may stand between firmware and SVSM, beside the record's and the usual ones
-	Kernel    *[sha256.Size]byte // SHA-256 of the kernel; nil: kernel hashes cannot be tried
-	Initrd    *[sha256.Size]byte // of the initrd; nil: none
-	Append    string             // command line, without NUL
-	MaxVCPUs  int                // 0: DefaultVCPUs
-	Workers   int                // 0: one for each core
+	Firmware   []Firmware
+	SVSM       []Firmware         // images of Coconut-SVSM; none: launches under one cannot be searched
+	VarsSizes  []int64            // of the variable stores that may stand between firmware and SVSM, beside the record's and the usual ones
+	Signatures []uint32           // of vCPUs (CPUID 1 EAX) to try, beside the record's, QEMU's models and the usual processors
+	Kernel     *[sha256.Size]byte // SHA-256 of the kernel; nil: kernel hashes cannot be tried
+	Initrd     *[sha256.Size]byte // of the initrd; nil: none
+	Append     string             // command line, without NUL
+	MaxVCPUs   int                // 0: DefaultVCPUs
+	Workers    int                // 0: one for each core
 }
 
 // Validate gives every complaint at once.
@@ -93,6 +95,9 @@ func (q Query) Validate() error {
 		if len(f.Data) > ovmf.MaxSize {
 			complain("firmware %s of %d bytes", f.Name, len(f.Data))
 		}
+	}
+	if len(q.Signatures) > MaxSignatures || slices.Contains(q.Signatures, 0) {
+		complain("%d signatures of vCPUs, at most %d, none of them 0", len(q.Signatures), MaxSignatures)
 	}
 	for _, size := range q.VarsSizes {
 		if size <= 0 || size > ovmf.MaxSize {

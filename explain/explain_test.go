@@ -87,6 +87,8 @@ func TestDifferences(t *testing.T) {
 		"old host, ES":          {l.es, func(s *measure.Spec) { s.OldHostKernel = true }, []string{"host kernel"}},
 		"more vCPUs, ES":        {l.es, func(s *measure.Spec) { s.VCPUs = 8 }, []string{"vCPUs"}},
 		"other CPU, ES":         {l.es, func(s *measure.Spec) { s.VCPUType = "EPYC-Genoa" }, []string{"vCPU type"}},
+		"host's CPU, ES":        {l.es, func(s *measure.Spec) { s.VCPUType, s.VCPUSignature = "", measure.Signature(25, 17, 1) }, []string{"vCPU type"}},
+		"given CPU":             {l.snp, func(s *measure.Spec) { s.VCPUType, s.VCPUSignature = "", 0xb40f40 }, []string{"vCPU type"}},
 		"fewer vCPUs, old host": {l.snp, func(s *measure.Spec) { s.VCPUs, s.OldHostKernel = 1, true }, []string{"vCPUs", "host kernel"}},
 		"debug swap":            {l.snp, func(s *measure.Spec) { s.GuestFeatures = 0x21 }, []string{"guest features"}},
 		"GCE":                   {l.snp, func(s *measure.Spec) { s.VMM = measure.GCE }, []string{"hypervisor"}},
@@ -108,6 +110,9 @@ func TestDifferences(t *testing.T) {
 		l := newLab(t)
 		if name == "other firmware" {
 			l.query.Firmware = append(l.query.Firmware, Firmware{"other.fd", spoiled}, Firmware{"noise", []byte("no firmware")})
+		}
+		if s.VCPUSignature == 0xb40f40 {
+			l.query.Signatures = []uint32{s.VCPUSignature}
 		}
 		if !s.HashKernel && !test.base.HashKernel { // a smaller search
 			l.query.Kernel, l.query.Initrd, l.query.Append = nil, nil, ""
@@ -217,6 +222,9 @@ func TestQueryRefusals(t *testing.T) {
 		"no kernel":        func(q *Query) { q.Kernel = nil },
 		"too many vCPUs":   func(q *Query) { q.MaxVCPUs = MaxVCPUs + 1 },
 		"less than none":   func(q *Query) { q.MaxVCPUs = -1 },
+		"signature 0":      func(q *Query) { q.Signatures = []uint32{0} },
+		"many SVSMs":       func(q *Query) { q.SVSM = make([]Firmware, MaxSVSMs+1) },
+		"no variables":     func(q *Query) { q.VarsSizes = []int64{0} },
 		"many firmwares":   func(q *Query) { q.Firmware = make([]Firmware, MaxFirmwares+1) },
 		"huge firmware":    func(q *Query) { q.Firmware = []Firmware{{"x", make([]byte, 64<<20+1)}} },
 		"long commandline": func(q *Query) { q.Append = string(make([]byte, MaxCommandLine+1)) },

@@ -83,7 +83,8 @@ func (q Query) hints(nearest *Nearest) (hints []string) {
 	case !among(q.Firmware, q.Record.Firmware.SHA256[:]):
 		hint("the record's own firmware, SHA-256 %v, is not among the files", q.Record.Firmware.SHA256)
 	default:
-		hint("the record's own firmware was searched: the machine ran other firmware, or was launched in a way that is not searched")
+		hint("the record's own firmware was searched: the machine ran other firmware, or was launched in a way that is not searched: " +
+			"give other firmware files, a larger number of vCPUs, or their signature")
 	}
 	if q.Kernel == nil {
 		hint("no kernel was given: launches with kernel hashes could not be tried")

@@ -48,6 +48,7 @@ type axes struct {
 	sources    []source
 	varsSizes  []int64
 	signatures []uint32
+	hosts      []uint32 // signatures of -cpu host
 	names      map[uint32]string
 	common     []uint64 // guest features
 	all        []uint64
@@ -88,6 +89,14 @@ func (q Query) axes() axes {
 	for _, t := range measure.VCPUTypes() {
 		sig, _ := measure.VCPUSignature(t)
 		name(sig, t)
+	}
+	for _, sig := range q.Signatures {
+		name(sig, "")
+	}
+	for _, p := range processors {
+		if _, known := x.names[p.signature]; !known {
+			x.hosts = append(x.hosts, p.signature)
+		}
 	}
 	x.common, x.es = unique(x.common), unique(x.es)
 	x.all = x.common
@@ -161,16 +170,16 @@ func (x axes) setups(source, vcpus int) (list []setup) {
 				add(measure.Spec{})
 				continue
 			}
-			features := x.common
-			switch {
-			case mode == measure.SEVES:
+			features, signatures := x.common, x.signatures
+			if h.plain {
+				features, signatures = x.all, slices.Concat(x.signatures, x.hosts)
+			}
+			if mode == measure.SEVES {
 				features = x.es
-			case h.plain:
-				features = x.all
 			}
 			for _, f := range features {
 				for _, old := range []bool{false, true} {
-					for _, sig := range x.signatures {
+					for _, sig := range signatures {
 						add(measure.Spec{VCPUSignature: sig, GuestFeatures: f, OldHostKernel: old})
 					}
 				}
@@ -187,7 +196,7 @@ func (x axes) setups(source, vcpus int) (list []setup) {
 func (x axes) setupsSVSM(source, vcpus int) (list []setup) {
 	for _, f := range x.all {
 		for _, host := range []measure.Spec{{}, {OldHostKernel: true}, {X87Unset: true}} {
-			for _, sig := range x.signatures {
+			for _, sig := range slices.Concat(x.signatures, x.hosts) {
 				host.Mode, host.VCPUs, host.VCPUSignature, host.GuestFeatures = measure.SNPSVSM, vcpus, sig, f
 				list = append(list, setup{source, &x.hashes[0], host})
 			}
@@ -372,7 +381,7 @@ func (x axes) tell(q Query, a *Answer) {
 		t.Modes = append(slices.Clone(t.Modes), measure.SNPSVSM)
 		t.SVSMs, t.VarsSizes = len(q.SVSM), len(x.varsSizes)
 	}
-	t.VCPUTypes, t.MaxVCPUs, t.VMMs, t.HostKernels = len(x.signatures), q.MaxVCPUs, len(measure.VMMs()), 2
+	t.VCPUTypes, t.MaxVCPUs, t.VMMs, t.HostKernels = len(x.signatures)+len(x.hosts), q.MaxVCPUs, len(measure.VMMs()), 2
 	t.Features, t.KernelHashes = len(x.all), len(x.hashes)
 }
 
@@ -383,7 +392,25 @@ func hostKernel(old bool) string {
 	return "Linux 6.10 or newer"
 }
 
+// processors are the EPYC steppings that have SEV and are no model of QEMU's: what -cpu host passes on (linux-firmware amd-ucode/README).
+var processors = []struct {
+	name      string
+	signature uint32
+}{
+	{"Milan-X", measure.Signature(25, 1, 2)},
+	{"Genoa", measure.Signature(25, 17, 1)},
+	{"Genoa-X", measure.Signature(25, 17, 2)},
+	{"Bergamo or Siena", measure.Signature(25, 160, 2)},
+	{"Turin", measure.Signature(26, 2, 1)},
+	{"Turin Dense", measure.Signature(26, 17, 0)},
+}
+
 func cpuName(name string, sig uint32) string {
+	for _, p := range processors {
+		if name == "" && p.signature == sig {
+			name = "-cpu host on " + p.name
+		}
+	}
 	return strings.TrimSpace(fmt.Sprintf("%s (signature %#x)", name, sig))
 }
 

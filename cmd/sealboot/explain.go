@@ -30,6 +30,7 @@ type explainFlags struct {
 	varsSize                                 int64
 	varsFile                                 string
 	kernel, initrd, append                   string
+	vcpuSig                                  uint32
 	maxVCPUs                                 int
 	asJSON                                   bool
 }
@@ -84,6 +85,7 @@ platform_firmware, chip_id, cpuid_1_eax).`,
 	flags.StringVar(&f.initrd, "initrd", "", "initrd (with --kernel)")
 	flags.StringVar(&f.append, "append", "", "kernel command line (with --kernel)")
 	flags.IntVar(&f.maxVCPUs, "max-vcpus", explain.DefaultVCPUs, "search up to so many vCPUs")
+	flags.Uint32Var(&f.vcpuSig, "vcpu-sig", 0, "vCPU signature (CPUID 1 EAX) to search beside the usual ones; a report of version 3 brings its own")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	cmd.MarkFlagRequired("record")
 	return cmd
@@ -105,6 +107,9 @@ func (a *app) explain(cmd *cobra.Command, f *explainFlags) error {
 	var err error
 	if err := f.target(a, cmd.Flags(), &q, &out); err != nil {
 		return err
+	}
+	if f.vcpuSig != 0 {
+		q.Signatures = append(q.Signatures, f.vcpuSig)
 	}
 	if m := q.Measured; m != nil {
 		defer clear(m.TIK[:])
@@ -209,6 +214,8 @@ func (f *explainFlags) check(flags *pflag.FlagSet) error {
 		return usagef("%d SVSM images: at most %d", len(f.svsm), explain.MaxSVSMs)
 	case flags.Changed("vars-size") && (f.varsSize <= 0 || f.varsSize > ovmf.MaxSize):
 		return usagef("--vars-size %d: from 1 to %d", f.varsSize, ovmf.MaxSize)
+	case flags.Changed("vcpu-sig") && f.vcpuSig == 0:
+		return usagef("--vcpu-sig 0 is no processor's")
 	case f.maxVCPUs < 1 || f.maxVCPUs > explain.MaxVCPUs:
 		return usagef("--max-vcpus %d: from 1 to %d", f.maxVCPUs, explain.MaxVCPUs)
 	case len(f.firmware) > explain.MaxFirmwares:
@@ -236,6 +243,9 @@ func (f *explainFlags) target(a *app, flags *pflag.FlagSet, q *explain.Query, ou
 			return fmt.Errorf("%s: %w", f.report, err)
 		}
 		q.Digest = out.Report.Measurement
+		if out.Report.CPU != 0 {
+			q.Signatures = append(q.Signatures, out.Report.CPU)
+		}
 	default:
 		raw, err := base64.StdEncoding.DecodeString(f.measurement)
 		if err != nil {
