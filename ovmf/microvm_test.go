@@ -71,7 +71,7 @@ func TestMicrovm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(report.Volumes) != 5 || len(report.Problems) == 0 {
+	if len(report.Volumes) == 0 || len(report.Problems) == 0 {
 		t.Errorf("%d volumes, problems %q", len(report.Volumes), report.Problems)
 	}
 }
