@@ -15,6 +15,7 @@ import (
 	"github.com/sealboot/sealboot/explain"
 	"github.com/sealboot/sealboot/explain/snpreport"
 	"github.com/sealboot/sealboot/internal/cli"
+	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/ovmf"
 	"github.com/sealboot/sealboot/sev"
 )
@@ -22,7 +23,7 @@ import (
 // explainFlags are the flags of `sealboot explain`.
 type explainFlags struct {
 	record, digest, measurement, tik, report string
-	policy                                   uint32
+	policy                                   string
 	major, minor, build                      uint8
 	firmware                                 []string
 	tryFirmware                              string
@@ -71,7 +72,7 @@ platform_firmware, chip_id, cpuid_1_eax).`,
 	flags.StringVar(&f.digest, "digest", "", "launch digest in hexadecimal")
 	flags.StringVar(&f.measurement, "measurement", "", "SEV measurement in base64, as query-sev-launch-measure gives it")
 	flags.StringVar(&f.tik, "tik", "", "file with the session's 16 bytes of TIK (- = stdin)")
-	flags.Uint32Var(&f.policy, "policy", 0x0b, "policy of the session: NODBG 1, NOKS 2, ES 4, NOSEND 8, …")
+	flags.StringVar(&f.policy, "policy", "0x0b", "policy of the session: a number, or names of its bits: nodbg,noks,es,nosend,domain,sev")
 	flags.Uint8Var(&f.major, "api-major", 0, "API version of the platform's firmware; without it firmware files are searched less for a measurement")
 	flags.Uint8Var(&f.minor, "api-minor", 0, "minor API version")
 	flags.Uint8Var(&f.build, "build-id", 0, "build of the platform's firmware")
@@ -210,6 +211,8 @@ func (f *explainFlags) check(flags *pflag.FlagSet) error {
 		return usagef("--vars-size and --vars-file need --svsm")
 	case len(f.svsm) > 0 && len(f.firmware) == 0 && f.tryFirmware == "":
 		return usagef("--svsm needs --firmware or --try-firmware: an SVSM runs below a firmware")
+	case len(f.svsm) > 0 && f.report == "" && len(f.digest) != 2*measure.SNPSVSM.DigestSize():
+		return usagef("--svsm is for digests of SEV-SNP")
 	case len(f.svsm) > explain.MaxSVSMs:
 		return usagef("%d SVSM images: at most %d", len(f.svsm), explain.MaxSVSMs)
 	case flags.Changed("vars-size") && (f.varsSize <= 0 || f.varsSize > ovmf.MaxSize):
@@ -251,7 +254,10 @@ func (f *explainFlags) target(a *app, flags *pflag.FlagSet, q *explain.Query, ou
 		if err != nil {
 			return usagef("--measurement is not base64")
 		}
-		m := &explain.Measured{Policy: sev.Policy(f.policy)}
+		m := new(explain.Measured)
+		if m.Policy, err = sev.ParsePolicy(f.policy); err != nil {
+			return usagef("--policy: %v", err)
+		}
 		if m.Measurement, err = sev.ParseMeasurement(raw); err != nil {
 			return usagef("--measurement: %v", err)
 		}
