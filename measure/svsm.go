@@ -15,7 +15,8 @@ import (
 var svsmInfoGUID = guid.MustParse("a789a612-0597-4c4b-a49f-cbb1fe9d1ddd")
 
 // svsmLaunch is an SNP launch with Coconut-SVSM as its QEMU of 2023 did it: firmware, variables and SVSM in flash. Since then QEMU starts
-// it from an IGVM file (coconut-svsm/qemu pull request 15; QEMU 10.1), which says itself what is measured. What follows is its digest before any vCPU, and the one state in which all of them start.
+// it from an IGVM file (coconut-svsm/qemu pull request 15; QEMU 10.1), which says itself what is measured. Here is the
+// digest before any vCPU, and the one state in which all of them start.
 type svsmLaunch struct {
 	image    []byte
 	varsSize int64
