@@ -34,7 +34,7 @@ type toolRuns struct {
 	SevctlOCA hexBytes `json:"sevctl_oca"`
 }
 
-func recordedTools(t *testing.T) (toolRuns, *Platform) {
+func recordedTools(t testing.TB) (toolRuns, *Platform) {
 	t.Helper()
 	data, err := os.ReadFile("testdata/tools.json")
 	if err != nil {
