@@ -143,7 +143,7 @@ func TestValidate(t *testing.T) {
 }
 
 func FuzzTokenDigest(f *testing.F) {
-	text, _, _ := access.NewToken(rand.Reader)
+	text, _, _ := access.NewToken(bytes.NewReader(make([]byte, 32)))
 	f.Add(string(text))
 	f.Add("sbt1_" + strings.Repeat("A", 48))
 	f.Fuzz(func(t *testing.T, s string) {
