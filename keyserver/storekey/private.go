@@ -103,6 +103,12 @@ func bounded(f io.Reader, name string, limit int) ([]byte, error) {
 	return buffer[:n], nil
 }
 
+// ReadPrivate reads a file with a secret in it under the rules of key files: nobody but its owner may read it, who is the caller or
+// root; in systemd's folder of credentials the group may. The caller wipes what it gets.
+func ReadPrivate(name string, limit int, o Outside) ([]byte, error) {
+	return o.reader().private(name, limit)
+}
+
 // public reads a file whose content is no secret.
 func public(name string, limit int) ([]byte, error) {
 	f, err := os.Open(name)
