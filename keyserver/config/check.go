@@ -249,8 +249,8 @@ func (k *checker) address(key, s string) (loopback, ok bool) {
 		if n, err := strconv.ParseUint(port, 10, 16); err == nil && strconv.FormatUint(n, 10) == port {
 			return false, true
 		}
-	} else if a, err := netip.ParseAddrPort(s); err == nil {
-		return a.Addr().Unmap().IsLoopback(), true
+	} else if a, err := netip.ParseAddrPort(s); err == nil && !a.Addr().Is4In6() {
+		return a.Addr().IsLoopback(), true
 	}
 	k.problem(key, "%.80q is not an IP address with a port, as 192.0.2.1:8443, [::1]:8443 or :8443", s)
 	return false, false

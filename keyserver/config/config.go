@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -35,6 +36,18 @@ type Config struct {
 type Listener struct {
 	Address string
 	TLS     bool // false only for a loopback address
+}
+
+// Network gives the network for net.Listen: under "tcp" Go would take 0.0.0.0 for all IPv6 addresses too.
+func (l Listener) Network() string {
+	a, err := netip.ParseAddrPort(l.Address)
+	switch {
+	case err != nil: // no address: all of both kinds
+		return "tcp"
+	case a.Addr().Is4():
+		return "tcp4"
+	}
+	return "tcp6"
 }
 
 // Store is a folder, or else a database of PostgreSQL.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -93,6 +94,25 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestNetwork listens where the file says, and nowhere else.
+func TestNetwork(t *testing.T) {
+	for address, want := range map[string]string{"0.0.0.0:0": "0.0.0.0", "127.0.0.1:0": "127.0.0.1", ":0": "::"} {
+		l, err := net.Listen(Listener{Address: address}.Network(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Addr().(*net.TCPAddr).IP.String(); got != want && !(address == ":0" && got == "0.0.0.0") { // without IPv6
+			t.Errorf("%s listens on %s", address, got)
+		}
+		l.Close()
+	}
+	for address, want := range map[string]string{"[::1]:1": "tcp6", "[::]:1": "tcp6"} {
+		if got := (Listener{Address: address}).Network(); got != want {
+			t.Errorf("%s is of %s", address, got)
+		}
+	}
+}
+
 // TestFullIsFull holds the test's configuration to the keys that there are.
 func TestFullIsFull(t *testing.T) {
 	for key := range knownKeys {
@@ -155,7 +175,7 @@ func TestParseRefuses(t *testing.T) {
 		{small, `127.0.0.1:0`, `:+1`, "line 1: listen:", "port"},
 		{small, `127.0.0.1:0`, `0.0.0.0:1`, "line 1: listen: 0.0.0.0:1 without TLS", "give [tls]"},
 		{small, `127.0.0.1:0`, `:1`, "line 1: listen: :1 without TLS", "give [tls]"},
-		{small, `127.0.0.1:0`, `[::ffff:192.0.2.1]:1`, "line 1: listen:", "give [tls]"},
+		{small, `127.0.0.1:0`, `[::ffff:127.0.0.1]:1`, "line 1: listen:", "IP address"},
 		{small, `allow_plain_loopback = true`, ``, "line 1: listen: plain HTTP", "allow_plain_loopback = true"},
 		{full, `cert = "/etc/tls/crt"`, ``, "line 14: tls: cert or key is missing", ""},
 		{full, `client_ca = "/etc/tls/ca"`, ``, "line 18: tls.require_client_cert:", "client_ca"},
