@@ -15,7 +15,8 @@
 //
 // What is kept is everywhere the same text, one line, "sealboot-store-key-1 " and 64 hexadecimal digits. It goes
 // from one place to another with the tools of the place: age -r RECIPIENT, systemd-creds encrypt, or
-// vault write transit/encrypt/KEY plaintext=$(base64 -w0 FILE). What opens but is not that text is refused.
+// base64 -w0 FILE | vault write -field=ciphertext transit/encrypt/KEY plaintext=-. What opens but is not that text is refused.
+// At Vault the token needs update on transit/decrypt/KEY, and on transit/encrypt/KEY only while a key is put there (Keeper).
 //
 // Another KMS takes a Wrapper, two methods, inside a Wrapped.
 //
