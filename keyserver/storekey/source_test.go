@@ -3,7 +3,6 @@ package storekey
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"os"
@@ -14,8 +13,6 @@ import (
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
-
-	"github.com/sealboot/sealboot/keyserver"
 )
 
 // key is the store key of the tests.
@@ -75,28 +72,6 @@ func refuses(t testing.TB, source Source, want error) {
 	}
 	if strings.Contains(err.Error(), hex.EncodeToString(key)[:16]) {
 		t.Fatalf("the error holds the key: %v", err)
-	}
-}
-
-// TestTextIsTheServers holds the text form to the one that the key server reads.
-func TestTextIsTheServers(t *testing.T) {
-	if TextSize != keyserver.KeyTextSize {
-		t.Fatalf("%d bytes, the key server's has %d", TextSize, keyserver.KeyTextSize)
-	}
-	if _, err := keyserver.ParseKey(keyText(t)); err != nil {
-		t.Fatal(err)
-	}
-	text, err := keyserver.NewKeyText(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := ParseText(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := Text(raw)
-	if err != nil || !bytes.Equal(again, text) {
-		t.Fatalf("%q is written again as %q, %v", text, again, err)
 	}
 }
 
