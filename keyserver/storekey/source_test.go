@@ -32,6 +32,7 @@ func write(t testing.TB, name string, content []byte, mode os.FileMode) string {
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(t.TempDir(), name)
 	}
+	os.Remove(name) // it may be read-only
 	if err := os.WriteFile(name, content, 0o600); err != nil {
 		t.Fatal(err)
 	}

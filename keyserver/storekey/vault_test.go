@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -37,8 +38,9 @@ type double struct {
 func newDouble(t testing.TB) *double {
 	d := &double{t: t, token: "hvs.CAESIJ-test-token", wanted: "owners/web"}
 	d.newKey()
-	d.Server = httptest.NewTLSServer(d)
-	d.Config.ErrorLog = nil
+	d.Server = httptest.NewUnstartedServer(d)
+	d.Config.ErrorLog = log.New(io.Discard, "", 0)
+	d.StartTLS()
 	t.Cleanup(d.Close)
 	return d
 }
