@@ -147,5 +147,8 @@ func auditLine(row keyserver.Row) string {
 	if row.Cause != "" {
 		line += fmt.Sprintf(" cause=%q", row.Cause)
 	}
+	if row.Reason != "" {
+		line += fmt.Sprintf(" reason=%q", row.Reason)
+	}
 	return line
 }
