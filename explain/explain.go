@@ -6,12 +6,16 @@
 // Answer whatever the number of cores: of several launches that fit, the one that differs least from the record.
 //
 // What is searched: every firmware at hand; SEV, SEV-ES and SEV-SNP as the digest's size allows; vCPU counts up to
-// Query.MaxVCPUs; every CPU model of QEMU's and the record's; QEMU, EC2 and GCE; hosts before and since Linux 6.10;
-// guest features; kernel hashes on and off; command lines with and without NUL and usual additions; initrd or none. For
-// a measurement also the platform's API version and build, and the policy.
+// Query.MaxVCPUs; every CPU model of QEMU's and the record's, EPYC processors as such (-cpu host); QEMU, EC2 and GCE; hosts before and since Linux 6.10;
+// guest features; kernel hashes on and off; command lines with and without NUL and usual additions; initrd or none; under
+// SEV-SNP also every SVSM at hand, below variable stores of the usual sizes. For a measurement also the platform's API
+// version and build, and the policy, both at once too.
+//
+// Where nothing fits, nothing can be said of how near anything came: a digest of one changed bit shares nothing with the
+// other. The answer then names the record's launch of that kind of which most is at hand, what of it is not, and what was tried.
 //
 // Two cores of an EPYC compare 0.8 million candidates of SEV-ES in a second and 2.3 million of SEV-SNP (BenchmarkFind): a whole
-// search of one firmware with a kernel, some 430,000, takes 0.2 to 0.4 seconds.
+// search of one firmware with a kernel, 270,000 and 470,000, takes 0.2 to 0.4 seconds.
 //
 // A fit is an explanation, not a permission: nothing here decides about a secret.
 package explain
@@ -21,6 +25,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/ovmf"
@@ -31,6 +36,9 @@ const (
 	DefaultVCPUs   = 64
 	MaxVCPUs       = 512
 	MaxFirmwares   = 64
+	MaxSVSMs       = 8
+	MaxVarsSizes   = 8
+	MaxSignatures  = 16
 	MaxCommandLine = 64 << 10
 )
 
@@ -49,12 +57,15 @@ type Query struct {
 	Digest   []byte    // 32 bytes (SEV, SEV-ES) or 48 (SEV-SNP); or
 	Measured *Measured // a measurement of SEV or SEV-ES
 
-	Firmware []Firmware
-	Kernel   *[sha256.Size]byte // SHA-256 of the kernel; nil: kernel hashes cannot be tried
-	Initrd   *[sha256.Size]byte // of the initrd; nil: none
-	Append   string             // command line, without NUL
-	MaxVCPUs int                // 0: DefaultVCPUs
-	Workers  int                // 0: one for each core
+	Firmware   []Firmware
+	SVSM       []Firmware         // images of Coconut-SVSM; none: launches under one cannot be searched
+	VarsSizes  []int64            // of the variable stores that may stand between firmware and SVSM, beside the record's and the usual ones
+	Signatures []uint32           // of vCPUs (CPUID 1 EAX) to try, beside the record's, QEMU's models and the usual processors
+	Kernel     *[sha256.Size]byte // SHA-256 of the kernel; nil: kernel hashes cannot be tried
+	Initrd     *[sha256.Size]byte // of the initrd; nil: none
+	Append     string             // command line, without NUL
+	MaxVCPUs   int                // 0: DefaultVCPUs
+	Workers    int                // 0: one for each core
 }
 
 // Validate gives every complaint at once.
@@ -77,9 +88,20 @@ func (q Query) Validate() error {
 	if len(q.Firmware) > MaxFirmwares {
 		complain("%d firmware files, at most %d", len(q.Firmware), MaxFirmwares)
 	}
-	for _, f := range q.Firmware {
+	if len(q.SVSM) > MaxSVSMs || len(q.VarsSizes) > MaxVarsSizes {
+		complain("%d SVSMs and %d sizes of variable stores, at most %d and %d", len(q.SVSM), len(q.VarsSizes), MaxSVSMs, MaxVarsSizes)
+	}
+	for _, f := range slices.Concat(q.Firmware, q.SVSM) {
 		if len(f.Data) > ovmf.MaxSize {
 			complain("firmware %s of %d bytes", f.Name, len(f.Data))
+		}
+	}
+	if len(q.Signatures) > MaxSignatures || slices.Contains(q.Signatures, 0) {
+		complain("%d signatures of vCPUs, at most %d, none of them 0", len(q.Signatures), MaxSignatures)
+	}
+	for _, size := range q.VarsSizes {
+		if size <= 0 || size > ovmf.MaxSize {
+			complain("variable store of %d bytes", size)
 		}
 	}
 	if q.Kernel == nil && (q.Initrd != nil || q.Append != "") {
@@ -100,6 +122,7 @@ type Answer struct {
 	InRecord    bool         `json:"in_record"`             // the launch is one of the record's
 	Fit         *Fit         `json:"fit,omitempty"`         // the launch that has the digest
 	Differences []Difference `json:"differences,omitempty"` // from the record's launch that is nearest to it
+	Nearest     *Nearest     `json:"nearest,omitempty"`     // where nothing fits
 	Hints       []string     `json:"hints,omitempty"`       // what is known where nothing fits, and what to give next
 	Tried       Tried        `json:"tried"`
 }
@@ -115,7 +138,11 @@ type Fit struct {
 	VMM            measure.VMM   `json:"vmm,omitempty"`
 	GuestFeatures  uint64        `json:"guest_features,omitempty"`
 	OldHostKernel  bool          `json:"old_host_kernel,omitempty"` // before Linux 6.10
-	Profile        string        `json:"profile,omitempty"`         // the host profile of package measure that is so
+	X87Unset       bool          `json:"x87_unset,omitempty"`       // as sev-snp-measure computes, see package measure
+	SVSM           string        `json:"svsm,omitempty"`            // the file
+	SVSMSHA256     measure.Hex   `json:"svsm_sha256,omitempty"`
+	VarsSize       int64         `json:"vars_size,omitempty"`
+	Profile        string        `json:"profile,omitempty"` // the host profile of package measure that is so
 	KernelHashes   bool          `json:"kernel_hashes"`
 	CommandLine    *string       `json:"command_line,omitempty"`
 	HasInitrd      bool          `json:"has_initrd,omitempty"`
@@ -136,13 +163,19 @@ type Difference struct {
 
 // Tried says how far the search went.
 type Tried struct {
-	Candidates   int64 `json:"candidates"` // digests compared, or MACs computed
-	Recorded     int   `json:"recorded"`   // the record's own digests
-	Firmwares    int   `json:"firmwares"`
-	VCPUTypes    int   `json:"vcpu_types"`
-	MaxVCPUs     int   `json:"max_vcpus"`
-	Features     int   `json:"guest_features"`
-	KernelHashes int   `json:"kernel_hashes"` // ways to hash kernel, initrd and command line, and not to
+	Candidates   int64          `json:"candidates"` // digests compared, or MACs computed
+	Recorded     int            `json:"recorded"`   // the record's own digests
+	Variations   int            `json:"variations"` // of a measurement: pairs of policy and API version
+	Firmwares    int            `json:"firmwares"`
+	Modes        []measure.Mode `json:"modes,omitempty"` // this and all that follows: of the firmware files
+	SVSMs        int            `json:"svsms"`
+	VarsSizes    int            `json:"vars_sizes"`
+	VCPUTypes    int            `json:"vcpu_types"`
+	MaxVCPUs     int            `json:"max_vcpus"`
+	VMMs         int            `json:"vmms"`
+	HostKernels  int            `json:"host_kernels"` // before and since Linux 6.10
+	Features     int            `json:"guest_features"`
+	KernelHashes int            `json:"kernel_hashes"` // ways to hash kernel, initrd and command line, and not to
 }
 
 // Find searches. An Answer that explains nothing is no error.
@@ -161,7 +194,8 @@ func Find(ctx context.Context, q Query) (*Answer, error) {
 		return nil, err
 	}
 	if !a.Explained {
-		a.Hints = append(q.hints(), a.Hints...)
+		a.Nearest = q.nearestKnown()
+		a.Hints = append(q.hints(a.Nearest), a.Hints...)
 	}
 	return a, nil
 }
@@ -185,24 +219,29 @@ func (q Query) recorded(a *Answer) bool {
 			known, launches = append(known, k), append(launches, d)
 		}
 	}
-	found, tried := q.Measured.Vary(known, len(known), maxVariations)
-	a.Tried.Candidates += int64(tried)
+	found := a.vary(q.Measured, known)
 	if found == nil {
 		return false
 	}
 	a.Explained, a.InRecord, a.Fit = true, true, q.fitOf(launches[found.Known])
-	a.Fit.Policy, a.Fit.API = found.Policy.String(), found.API.String()
-	a.Differences = append(a.Differences, found.Differences(q.Measured)...)
-	if mode := q.Measured.mode(); known[found.Known].Mode != mode {
-		a.Differences = append(a.Differences, Difference{"mode", string(mode) + " by the policy", string(known[found.Known].Mode), 0})
-	}
+	a.varied(q.Measured, found, known[found.Known].Mode)
 	return true
+}
+
+// varied notes under which policy and API version a measurement fits.
+func (a *Answer) varied(m *Measured, found *Variation, mode measure.Mode) {
+	a.Fit.Policy, a.Fit.API = found.Policy.String(), found.API.String()
+	a.Differences = append(a.Differences, found.Differences(m)...)
+	if claimed := m.mode(); mode != claimed {
+		a.Differences = append(a.Differences, Difference{"mode", string(claimed) + " by the policy", string(mode), 0})
+	}
 }
 
 func (q Query) fitOf(d measure.LaunchDigest) *Fit {
 	f := &Fit{
 		Mode: d.Mode, FirmwareSHA256: q.Record.Firmware.SHA256, VCPUs: d.VCPUs, VCPUType: d.VCPUType, VCPUSignature: d.VCPUSignature,
 		VMM: d.VMM, GuestFeatures: d.GuestFeatures, OldHostKernel: d.OldHostKernel, KernelHashes: len(d.KernelHashes) > 0, Digest: d.Digest,
+		SVSMSHA256: d.SVSM, VarsSize: d.VarsSize,
 	}
 	f.Profile = f.profile()
 	return f
@@ -210,7 +249,7 @@ func (q Query) fitOf(d measure.LaunchDigest) *Fit {
 
 // profile names the kind of host that hands the vCPUs over in this state, if it is a known one.
 func (f *Fit) profile() string {
-	if !f.Mode.MeasuresVCPUs() || f.VMM != "" && f.VMM != measure.QEMU {
+	if !f.Mode.MeasuresVCPUs() || f.X87Unset || f.VMM != "" && f.VMM != measure.QEMU {
 		return ""
 	}
 	s := measure.Spec{Mode: f.Mode, GuestFeatures: f.GuestFeatures, OldHostKernel: f.OldHostKernel}
@@ -220,47 +259,4 @@ func (f *Fit) profile() string {
 		}
 	}
 	return ""
-}
-
-// hints says what is known where nothing fits.
-func (q Query) hints() (hints []string) {
-	have, same := map[measure.Mode]bool{}, false
-	for _, d := range q.Record.Digests {
-		have[d.Mode] = true
-	}
-	if q.Digest != nil {
-		same = have[measure.SNP] || have[measure.SNPSVSM]
-		kind := "SEV-SNP"
-		if len(q.Digest) == measure.SEV.DigestSize() {
-			kind, same = "SEV or SEV-ES", have[measure.SEV] || have[measure.SEVES]
-		}
-		if !same {
-			hints = append(hints, fmt.Sprintf("the digest is one of %s, the record has none of that kind", kind))
-		}
-	}
-	if have[measure.SNPSVSM] && len(q.Digest) == measure.SNPSVSM.DigestSize() {
-		hints = append(hints, "of launches with an SVSM only the record's own were compared")
-	}
-	own := false
-	for _, f := range q.Firmware {
-		own = own || measure.Hash(sha256.Sum256(f.Data)) == q.Record.Firmware.SHA256
-	}
-	switch {
-	case len(q.Firmware) == 0:
-		hints = append(hints, "only the record's digests could be compared: give the firmware file, to search the ways to launch it")
-	case !own:
-		hints = append(hints, fmt.Sprintf("the record's own firmware, SHA-256 %v, is not among the files", q.Record.Firmware.SHA256))
-	default:
-		hints = append(hints, "the record's own firmware was searched: the machine ran other firmware, or was launched in a way that is not searched")
-	}
-	if q.Kernel == nil {
-		hints = append(hints, "no kernel was given: launches with kernel hashes could not be tried")
-	}
-	if q.Measured != nil {
-		if q.Measured.API == nil {
-			hints = append(hints, "no API version was given: firmware files could not be searched for the measurement")
-		}
-		hints = append(hints, "a measurement under another session's TIK fits nothing")
-	}
-	return hints
 }

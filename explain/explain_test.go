@@ -2,7 +2,6 @@ package explain
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/sealboot/sealboot/measure"
-	"github.com/sealboot/sealboot/sev"
 )
 
 func testFile(t testing.TB, name string) []byte {
@@ -87,6 +85,8 @@ func TestDifferences(t *testing.T) {
 		"old host, ES":          {l.es, func(s *measure.Spec) { s.OldHostKernel = true }, []string{"host kernel"}},
 		"more vCPUs, ES":        {l.es, func(s *measure.Spec) { s.VCPUs = 8 }, []string{"vCPUs"}},
 		"other CPU, ES":         {l.es, func(s *measure.Spec) { s.VCPUType = "EPYC-Genoa" }, []string{"vCPU type"}},
+		"host's CPU, ES":        {l.es, func(s *measure.Spec) { s.VCPUType, s.VCPUSignature = "", measure.Signature(25, 17, 1) }, []string{"vCPU type"}},
+		"given CPU":             {l.snp, func(s *measure.Spec) { s.VCPUType, s.VCPUSignature = "", 0xb40f40 }, []string{"vCPU type"}},
 		"fewer vCPUs, old host": {l.snp, func(s *measure.Spec) { s.VCPUs, s.OldHostKernel = 1, true }, []string{"vCPUs", "host kernel"}},
 		"debug swap":            {l.snp, func(s *measure.Spec) { s.GuestFeatures = 0x21 }, []string{"guest features"}},
 		"GCE":                   {l.snp, func(s *measure.Spec) { s.VMM = measure.GCE }, []string{"hypervisor"}},
@@ -108,6 +108,9 @@ func TestDifferences(t *testing.T) {
 		l := newLab(t)
 		if name == "other firmware" {
 			l.query.Firmware = append(l.query.Firmware, Firmware{"other.fd", spoiled}, Firmware{"noise", []byte("no firmware")})
+		}
+		if s.VCPUSignature == 0xb40f40 {
+			l.query.Signatures = []uint32{s.VCPUSignature}
 		}
 		if !s.HashKernel && !test.base.HashKernel { // a smaller search
 			l.query.Kernel, l.query.Initrd, l.query.Append = nil, nil, ""
@@ -217,6 +220,9 @@ func TestQueryRefusals(t *testing.T) {
 		"no kernel":        func(q *Query) { q.Kernel = nil },
 		"too many vCPUs":   func(q *Query) { q.MaxVCPUs = MaxVCPUs + 1 },
 		"less than none":   func(q *Query) { q.MaxVCPUs = -1 },
+		"signature 0":      func(q *Query) { q.Signatures = []uint32{0} },
+		"many SVSMs":       func(q *Query) { q.SVSM = make([]Firmware, MaxSVSMs+1) },
+		"no variables":     func(q *Query) { q.VarsSizes = []int64{0} },
 		"many firmwares":   func(q *Query) { q.Firmware = make([]Firmware, MaxFirmwares+1) },
 		"huge firmware":    func(q *Query) { q.Firmware = []Firmware{{"x", make([]byte, 64<<20+1)}} },
 		"long commandline": func(q *Query) { q.Append = string(make([]byte, MaxCommandLine+1)) },
@@ -234,89 +240,6 @@ func TestQueryRefusals(t *testing.T) {
 	}
 }
 
-// TestMeasured measures a guest on the software platform, and claims otherwise.
-func TestMeasured(t *testing.T) {
-	l := newLab(t)
-	api := sev.API{Major: 1, Minor: 55, Build: 21}
-	p, err := sev.NewPlatform(rand.Reader, api)
-	if err != nil {
-		t.Fatal(err)
-	}
-	policy := sev.NoDebug | sev.NoKeySharing
-	session, start, err := sev.NewSession(p.Chain.PDH, policy, rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	guest, err := p.LaunchStart(start.GODH[:], start.Session[:], policy)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := guest.Measure(sev.Digest(mustDigest(t, l.sev)), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	find := func(claimed Measured) *Answer {
-		t.Helper()
-		claimed.Measurement, claimed.TIK = m, session.TIK
-		l.query.Measured = &claimed
-		a, err := Find(t.Context(), l.query)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return a
-	}
-	if a := find(Measured{Policy: policy, API: &api}); !a.InRecord || len(a.Differences) != 0 || a.Fit.API != api.String() {
-		t.Fatalf("as claimed: %+v", a)
-	}
-	for name, test := range map[string]struct {
-		policy sev.Policy
-		api    *sev.API
-		want   []string
-	}{
-		"debugging allowed":     {policy &^ sev.NoDebug, &api, []string{"policy"}},
-		"policy with API floor": {policy.WithMinAPI(1, 55), &api, []string{"policy"}},
-		"older build":           {policy, &sev.API{Major: 1, Minor: 55, Build: 3}, []string{"firmware API"}},
-		"older version":         {policy, &sev.API{Major: 0, Minor: 24, Build: 3}, []string{"firmware API"}},
-		"no version":            {policy, nil, nil},
-		"ES policy":             {policy | sev.ES, &api, []string{"policy", "mode"}},
-	} {
-		a := find(Measured{Policy: test.policy, API: test.api})
-		var got []string
-		for _, d := range a.Differences {
-			got = append(got, d.What)
-		}
-		if !a.InRecord || !slices.Equal(got, test.want) {
-			t.Errorf("%s: %+v", name, a)
-		}
-	}
-
-	s := l.es
-	s.VCPUs = 7
-	if guest, err = p.LaunchStart(start.GODH[:], start.Session[:], policy); err != nil {
-		t.Fatal(err)
-	}
-	if m, err = guest.Measure(sev.Digest(mustDigest(t, s)), rand.Reader); err != nil {
-		t.Fatal(err)
-	}
-	if a := find(Measured{Policy: policy, API: &api}); !a.Explained || a.InRecord || a.Fit.VCPUs != 7 {
-		t.Errorf("seven vCPUs: %+v", a)
-	}
-}
-
-// TestVaryKeepsItsBudget counts, and finds what other images have.
-func TestVaryKeepsItsBudget(t *testing.T) {
-	m := &Measured{API: &sev.API{Major: 1, Minor: 55, Build: 21}}
-	known := make([]Known, 100)
-	for budget := range 300 {
-		if found, tried := m.Vary(known, 3, budget); found != nil || tried != budget {
-			t.Fatalf("budget %d: %+v after %d", budget, found, tried)
-		}
-	}
-	if found, tried := m.Vary(nil, 3, 100); found != nil || tried != 0 {
-		t.Errorf("nothing known: %v, %d", found, tried)
-	}
-}
-
 func TestAnswerJSON(t *testing.T) {
 	text, err := json.Marshal(newLab(t).find(t, make([]byte, 48)))
 	if err != nil {
@@ -331,7 +254,7 @@ func TestAnswerJSON(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	if want := []string{"explained", "hints", "in_record", "tried"}; !reflect.DeepEqual(names, want) {
+	if want := []string{"explained", "hints", "in_record", "nearest", "tried"}; !reflect.DeepEqual(names, want) {
 		t.Errorf("fields %v, want %v", names, want)
 	}
 }
@@ -354,14 +277,5 @@ func BenchmarkFind(b *testing.B) {
 			b.ReportMetric(float64(candidates)/float64(b.N), "candidates/op")
 			b.ReportMetric(float64(candidates)/b.Elapsed().Seconds(), "candidates/s")
 		})
-	}
-}
-
-// BenchmarkVary is what the key server spends on a refusal.
-func BenchmarkVary(b *testing.B) {
-	m := &Measured{API: &sev.API{Major: 1, Minor: 55, Build: 21}}
-	known := make([]Known, 3)
-	for b.Loop() {
-		m.Vary(known, 3, 512)
 	}
 }

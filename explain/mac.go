@@ -1,8 +1,11 @@
 package explain
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 
 	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/sev"
@@ -106,6 +109,16 @@ func (m *Measured) Vary(known []Known, own, budget int) (*Variation, int) {
 	return nil, tried
 }
 
+// vary is Vary for an answer, within the budget of a search.
+func (a *Answer) vary(m *Measured, known []Known) *Variation {
+	found, tried := m.Vary(known, len(known), maxVariations)
+	a.Tried.Candidates += int64(tried)
+	if len(known) > 0 {
+		a.Tried.Variations = max(a.Tried.Variations, tried/len(known))
+	}
+	return found
+}
+
 // fits says whether the measurement is of that digest. Whether the policy allows the version is not asked here.
 func (m *Measured) fits(keys *sev.Session, api sev.API, digest sev.Digest) bool {
 	err := keys.VerifyMeasurement(m.Measurement, api, digest)
@@ -124,54 +137,68 @@ type variation struct {
 	api    sev.API
 }
 
-// variations yields policies and versions, what is claimed first, then by how usual the difference is.
-func (m *Measured) variations() func(func(variation) bool) {
-	var claims []sev.API
-	if m.API != nil {
-		claims = []sev.API{*m.API}
-	}
-	low := m.Policy & 0xffff
-	policies := []sev.Policy{}
-	for bit := range 6 {
-		policies = append(policies, m.Policy^(1<<bit))
-	}
-	policies = append(policies, low)
-	for other := range sev.Policy(64) {
-		policies = append(policies, m.Policy&^0x3f|other, other)
-	}
+// variations yields policies and versions: what is claimed first, then by how usual the difference is, policy or version alone before both.
+func (m *Measured) variations() iter.Seq[variation] {
+	near, others := m.policies()
 	return func(yield func(variation) bool) {
-		for _, api := range claims {
-			if !yield(variation{m.Policy, api}) {
+		each := func(policies []sev.Policy, apis iter.Seq[sev.API]) bool {
+			for api := range apis {
+				for _, p := range policies {
+					if !yield(variation{p, api}) {
+						return false
+					}
+				}
+			}
+			return true
+		}
+		claimed := []sev.Policy{m.Policy}
+		if m.API != nil {
+			api := slices.Values([]sev.API{*m.API})
+			if !each(claimed, api) || !each(near, api) || !each(claimed, newer(*m.API)) || !each(others, api) {
 				return
 			}
-			for _, p := range policies[:7] {
-				if !yield(variation{p, api}) {
-					return
-				}
-			}
-			for d := 1; d < 256; d++ { // the next builds are the likeliest
-				for _, build := range []int{int(api.Build) - d, int(api.Build) + d} {
-					if build >= 0 && build <= 255 && !yield(variation{m.Policy, sev.API{Major: api.Major, Minor: api.Minor, Build: uint8(build)}}) {
-						return
-					}
-				}
-				if d == 16 {
-					for _, step := range []int{-1, 1, -2, 2, -3, 3} {
-						if minor := int(api.Minor) + step; minor >= 0 && minor <= 255 && !yield(variation{m.Policy, sev.API{Major: api.Major, Minor: uint8(minor), Build: api.Build}}) {
-							return
-						}
-					}
-				}
-			}
-			for _, p := range policies[7:] {
-				if !yield(variation{p, api}) {
-					return
-				}
-			}
 		}
-		for _, v := range versions { // and every other version that there is, with the policy as it is
-			for build := range 256 {
-				if !yield(variation{m.Policy, sev.API{Major: v[0], Minor: v[1], Build: uint8(build)}}) {
+		if m.API != nil && !each(near, newer(*m.API)) || !each(claimed, everyAPI) || m.API != nil && !each(others, newer(*m.API)) {
+			return
+		}
+		each(near, everyAPI)
+	}
+}
+
+// policies lists others than the claimed one: with one bit changed or no floor for the API, and the rest of those with the same floor or none.
+func (m *Measured) policies() (near, others []sev.Policy) {
+	seen := map[sev.Policy]bool{m.Policy: true}
+	add := func(list *[]sev.Policy, p sev.Policy) {
+		if !seen[p] {
+			seen[p] = true
+			*list = append(*list, p)
+		}
+	}
+	for bit := range 6 {
+		add(&near, m.Policy^(1<<bit))
+	}
+	add(&near, m.Policy&0xffff)
+	for bits := range sev.Policy(64) {
+		add(&others, m.Policy&^0x3f|bits)
+		add(&others, bits)
+	}
+	return near, others
+}
+
+// newer yields the versions around one: its builds, the nearest first, and after 16 of them the minor versions around it.
+func newer(api sev.API) iter.Seq[sev.API] {
+	return func(yield func(sev.API) bool) {
+		for d := 1; d < 256; d++ {
+			for _, build := range []int{int(api.Build) - d, int(api.Build) + d} {
+				if build >= 0 && build <= 255 && !yield(sev.API{Major: api.Major, Minor: api.Minor, Build: uint8(build)}) {
+					return
+				}
+			}
+			if d != 16 {
+				continue
+			}
+			for _, step := range []int{-1, 1, -2, 2, -3, 3} {
+				if minor := int(api.Minor) + step; minor >= 0 && minor <= 255 && !yield(sev.API{Major: api.Major, Minor: uint8(minor), Build: api.Build}) {
 					return
 				}
 			}
@@ -179,13 +206,57 @@ func (m *Measured) variations() func(func(variation) bool) {
 	}
 }
 
-// versions are the API versions of AMD's SEV firmware: 0.14 to 0.24 on Naples and Rome's first, 1.x since.
-var versions = func() (list [][2]uint8) {
-	for minor := range uint8(80) {
-		list = append(list, [2]uint8{1, minor})
+// everyAPI yields the API versions of AMD's SEV firmware, with every build: 1.x, and 0.14 to 0.30 for Naples and Rome's first.
+func everyAPI(yield func(sev.API) bool) {
+	for v := range 80 + 17 {
+		api := sev.API{Major: 1, Minor: uint8(v)}
+		if v >= 80 {
+			api = sev.API{Minor: uint8(14 + v - 80)}
+		}
+		for build := range 256 {
+			api.Build = uint8(build)
+			if !yield(api) {
+				return
+			}
+		}
 	}
-	for minor := uint8(14); minor <= 30; minor++ {
-		list = append(list, [2]uint8{0, minor})
+}
+
+// varyFirmware looks for a measurement among the likeliest launches of the firmware files, under other policies and API
+// versions: those of SEV with the hashes table as given and without, and of SEV-ES as the record launches.
+func (q Query) varyFirmware(a *Answer, x axes, list []setup) {
+	counts := map[uint32]map[int]bool{} // of the record's vCPUs, by their signature
+	for _, d := range q.Record.Digests {
+		if sig := signatureOf(d.Launch); d.Mode == measure.SEVES && sig != 0 {
+			if counts[sig] == nil {
+				counts[sig] = map[int]bool{}
+			}
+			counts[sig][d.VCPUs] = true
+		}
 	}
-	return list
-}()
+	var known []Known
+	var hits []hit
+	for i, s := range list {
+		if !s.hashes.plain || s.spec.Mode == measure.SEVES && counts[s.spec.VCPUSignature] == nil {
+			continue
+		}
+		f, err := x.sources[s.source].series()
+		if err != nil {
+			continue
+		}
+		f.Each(s.spec, s.hashes.table, func(vcpus int, digest []byte) {
+			if s.spec.Mode == measure.SEV || counts[s.spec.VCPUSignature][vcpus] {
+				known = append(known, Known{Digest: sev.Digest(digest), Mode: s.spec.Mode})
+				hits = append(hits, hit{i, vcpus, bytes.Clone(digest)})
+			}
+		})
+	}
+	found := a.vary(q.Measured, known)
+	if found == nil {
+		return
+	}
+	h := hits[found.Known]
+	a.Explained, a.Fit = true, q.fit(x, list[h.setup], h)
+	a.Differences, _ = q.nearest(a.Fit)
+	a.varied(q.Measured, found, a.Fit.Mode)
+}

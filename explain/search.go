@@ -8,20 +8,11 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
-	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/sev"
 )
-
-// setup is one series of candidates: they differ in the number of vCPUs alone.
-type setup struct {
-	firmware int
-	hashes   *hashesChoice
-	spec     measure.Spec
-}
 
 // hit is a candidate that fits.
 type hit struct {
@@ -29,130 +20,28 @@ type hit struct {
 	digest       []byte
 }
 
-// debugSwap is the guest feature that Linux hosts 6.6 to 6.8 set unasked (AMD64 APM volume 2, SEV_FEATURES, bit 5).
-const debugSwap = 0x20
-
-// axes are the values that are searched.
-type axes struct {
-	modes      []measure.Mode
-	signatures []uint32
-	names      map[uint32]string
-	common     []uint64 // guest features
-	all        []uint64
-	es         []uint64 // guest features under SEV-ES
-	hashes     []hashesChoice
-}
-
-func (q Query) axes() axes {
-	x := axes{names: map[uint32]string{}, common: []uint64{1, 1 | debugSwap, 0}, es: []uint64{0, debugSwap}, hashes: q.hashesChoices()}
-	if len(q.Digest) == measure.SNP.DigestSize() {
-		x.modes = []measure.Mode{measure.SNP}
-	} else {
-		x.modes = []measure.Mode{measure.SEV, measure.SEVES}
-	}
-	name := func(sig uint32, name string) {
-		have, known := x.names[sig]
-		if !known {
-			x.signatures = append(x.signatures, sig)
-		}
-		if !known || have == "" {
-			x.names[sig] = name
-		}
-	}
-	for _, d := range q.Record.Digests { // first, so that the record's names are used
-		if sig := signatureOf(d.Launch); sig != 0 {
-			name(sig, d.VCPUType)
-		}
-		switch d.Mode {
-		case measure.SEVES:
-			x.es = append(x.es, d.GuestFeatures, d.GuestFeatures^debugSwap)
-		case measure.SNP:
-			x.common = append(x.common, d.GuestFeatures, d.GuestFeatures^debugSwap)
-		}
-	}
-	for _, t := range measure.VCPUTypes() {
-		sig, _ := measure.VCPUSignature(t)
-		name(sig, t)
-	}
-	x.common, x.es = unique(x.common), unique(x.es)
-	x.all = x.common
-	for bit := range 20 { // SEV_FEATURES that are defined, and some to come
-		x.all = append(x.all, 1|1<<bit)
-	}
-	x.all = unique(x.all)
-	return x
-}
-
-func unique[T comparable](list []T) []T {
-	var out []T
-	for _, v := range list {
-		if !slices.Contains(out, v) {
-			out = append(out, v)
-		}
-	}
-	return out
-}
-
-func signatureOf(l measure.Launch) uint32 {
-	if l.VMM != "" && l.VMM != measure.QEMU {
-		return 0
-	}
-	if sig, ok := measure.VCPUSignature(l.VCPUType); ok {
-		return sig
-	}
-	return l.VCPUSignature
-}
-
-// setups lists what is to be searched of one firmware.
-func (x axes) setups(firmware, vcpus int) (list []setup) {
-	for _, mode := range x.modes {
-		for i := range x.hashes {
-			h := &x.hashes[i]
-			add := func(s measure.Spec) {
-				s.Mode, s.VCPUs = mode, vcpus
-				list = append(list, setup{firmware, h, s})
-			}
-			if mode == measure.SEV {
-				add(measure.Spec{})
-				continue
-			}
-			features := x.common
-			switch {
-			case mode == measure.SEVES:
-				features = x.es
-			case h.plain:
-				features = x.all
-			}
-			for _, f := range features {
-				for _, old := range []bool{false, true} {
-					for _, sig := range x.signatures {
-						add(measure.Spec{VCPUSignature: sig, GuestFeatures: f, OldHostKernel: old})
-					}
-				}
-				for _, vmm := range []measure.VMM{measure.EC2, measure.GCE} {
-					add(measure.Spec{VMM: vmm, GuestFeatures: f})
-				}
-			}
-		}
-	}
-	return list
-}
-
 // search tries every setup, on all cores.
 func (q Query) search(ctx context.Context, a *Answer) error {
-	if q.Measured != nil && q.Measured.API == nil {
-		return nil
-	}
 	x := q.axes()
 	var list []setup
-	series := make([]func() (*measure.Series, error), len(q.Firmware))
-	for i, f := range q.Firmware {
+	for i := range x.sources {
 		list = append(list, x.setups(i, q.MaxVCPUs)...)
-		series[i] = sync.OnceValues(func() (*measure.Series, error) { return measure.NewSeries(f.Data) })
 	}
-	a.Tried.Firmwares, a.Tried.VCPUTypes, a.Tried.MaxVCPUs = len(q.Firmware), len(x.signatures), q.MaxVCPUs
-	a.Tried.Features, a.Tried.KernelHashes = len(x.all), len(x.hashes)
+	x.tell(q, a)
+	if q.Measured == nil || q.Measured.API != nil {
+		if err := q.searchAll(ctx, a, x, list); err != nil {
+			return err
+		}
+	}
+	if q.Measured != nil && !a.Explained {
+		q.varyFirmware(a, x, list)
+	}
+	x.tellUnread(q, a)
+	return nil
+}
 
+// searchAll compares every candidate.
+func (q Query) searchAll(ctx context.Context, a *Answer, x axes, list []setup) error {
 	workers := q.Workers
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
@@ -173,9 +62,9 @@ func (q Query) search(ctx context.Context, a *Answer) error {
 					return
 				}
 				s := list[i]
-				f, err := series[s.firmware]()
+				f, err := x.sources[s.source].series()
 				if err != nil {
-					continue // told below
+					continue // told by search
 				}
 				f.Each(s.spec, s.hashes.table, func(vcpus int, digest []byte) { // an error is a launch that this firmware cannot have
 					count++
@@ -193,12 +82,6 @@ func (q Query) search(ctx context.Context, a *Answer) error {
 		return fmt.Errorf("search: %w", err)
 	}
 	a.Tried.Candidates += tried.Load()
-	for i, f := range q.Firmware {
-		if _, err := series[i](); err != nil {
-			a.Hints = append(a.Hints, fmt.Sprintf("%q: %v", f.Name, err))
-			a.Tried.Firmwares--
-		}
-	}
 	q.choose(a, x, list, hits)
 	return nil
 }
@@ -229,10 +112,15 @@ func (q Query) choose(a *Answer, x axes, list []setup, hits []hit) {
 }
 
 func (q Query) fit(x axes, s setup, h hit) *Fit {
+	from := x.sources[s.source]
 	f := &Fit{
-		Mode: s.spec.Mode, Firmware: q.Firmware[s.firmware].Name, FirmwareSHA256: sha256.Sum256(q.Firmware[s.firmware].Data), VCPUs: h.vcpus,
-		VMM: s.spec.VMM, GuestFeatures: s.spec.GuestFeatures, OldHostKernel: s.spec.OldHostKernel, KernelHashes: s.hashes.table != nil,
-		HasInitrd: s.hashes.initrd, Digest: h.digest, hashes: s.hashes, signature: s.spec.VCPUSignature,
+		Mode: s.spec.Mode, Firmware: q.Firmware[from.firmware].Name, FirmwareSHA256: sha256.Sum256(q.Firmware[from.firmware].Data), VCPUs: h.vcpus,
+		VMM: s.spec.VMM, GuestFeatures: s.spec.GuestFeatures, OldHostKernel: s.spec.OldHostKernel, X87Unset: s.spec.X87Unset,
+		KernelHashes: s.hashes.table != nil, HasInitrd: s.hashes.initrd, Digest: h.digest, hashes: s.hashes, signature: s.spec.VCPUSignature,
+	}
+	if from.svsm >= 0 {
+		sum := sha256.Sum256(q.SVSM[from.svsm].Data)
+		f.SVSM, f.SVSMSHA256, f.VarsSize = q.SVSM[from.svsm].Name, sum[:], from.varsSize
 	}
 	if f.VCPUType = x.names[s.spec.VCPUSignature]; f.VCPUType == "" {
 		f.VCPUSignature = s.spec.VCPUSignature
@@ -241,66 +129,8 @@ func (q Query) fit(x axes, s setup, h hit) *Fit {
 	if f.KernelHashes {
 		f.CommandLine = &s.hashes.cmdline
 	}
-	if m := q.Measured; m != nil {
+	if m := q.Measured; m != nil && m.API != nil {
 		f.Policy, f.API = m.Policy.String(), m.API.String()
 	}
 	return f
-}
-
-// nearest gives the differences from the record's launch that has the fewest.
-func (q Query) nearest(f *Fit) (best []Difference, least int) {
-	least = -1
-	for _, d := range q.Record.Digests {
-		list := f.differences(q.Record.Firmware.SHA256, d)
-		weight := 0
-		for _, one := range list {
-			weight += one.weight
-		}
-		if least < 0 || weight < least {
-			best, least = list, weight
-		}
-	}
-	return best, least
-}
-
-func (f *Fit) differences(firmware measure.Hash, d measure.LaunchDigest) (list []Difference) {
-	differ := func(weight int, what string, expected, found any) {
-		if expected != found {
-			list = append(list, Difference{what, fmt.Sprint(expected), fmt.Sprint(found), weight})
-		}
-	}
-	if f.FirmwareSHA256 != firmware {
-		list = append(list, Difference{"firmware", "SHA-256 " + firmware.String(), fmt.Sprintf("%q, SHA-256 %v", f.Firmware, f.FirmwareSHA256), 8})
-	}
-	differ(6, "mode", d.Mode, f.Mode)
-	if f.Mode != measure.SEV && d.Mode != measure.SEV {
-		differ(2, "vCPUs", d.VCPUs, f.VCPUs)
-		differ(5, "hypervisor", cmp.Or(d.VMM, measure.QEMU), cmp.Or(f.VMM, measure.QEMU))
-		differ(3, "host kernel", hostKernel(d.OldHostKernel), hostKernel(f.OldHostKernel))
-		if want := signatureOf(d.Launch); want != f.signature && want != 0 && f.signature != 0 {
-			differ(3, "vCPU type", cpuName(d.VCPUType, want), cpuName(f.VCPUType, f.signature))
-		}
-		if d.Mode == f.Mode && d.GuestFeatures != f.GuestFeatures {
-			list = append(list, Difference{"guest features", featuresText(d.GuestFeatures), featuresText(f.GuestFeatures), 3})
-		}
-	}
-	return append(list, f.hashes.differences(d.KernelHashes)...)
-}
-
-func hostKernel(old bool) string {
-	if old {
-		return "before Linux 6.10 (for SEV-ES also QEMU before 9.1, or legacy-vm-type=on)"
-	}
-	return "Linux 6.10 or newer"
-}
-
-func cpuName(name string, sig uint32) string {
-	return strings.TrimSpace(fmt.Sprintf("%s (signature %#x)", name, sig))
-}
-
-func featuresText(f uint64) string {
-	if f&debugSwap != 0 {
-		return fmt.Sprintf("%#x (DebugSwap: Linux hosts 6.6 to 6.8 set it)", f)
-	}
-	return fmt.Sprintf("%#x", f)
 }

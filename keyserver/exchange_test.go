@@ -160,11 +160,8 @@ func TestExchange(t *testing.T) {
 // taken out of the store.
 func forge(t *testing.T, l *lab, h *launch, change func(*sev.Session)) {
 	t.Helper()
-	var kept *session
-	must(t, l.store.write(t.Context(), func(tx *transaction) (err error) {
-		kept, err = tx.session(h.session.ID)
-		return err
-	}))
+	kept, err := readSession(t.Context(), l.store.read, h.session.ID)
+	must(t, err)
 	keys, err := l.key.session(kept)
 	must(t, err)
 	measurement := func() []byte { // facts of LAUNCH_MEASURE, AMD SEV API 55766

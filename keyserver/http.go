@@ -130,14 +130,17 @@ func badBody(err error) *Refusal {
 
 // problem answers with the class of err alone, and logs the rest.
 func (s *Server) problem(w http.ResponseWriter, r *http.Request, from Source, err error) {
-	class, level := wire.Internal, slog.LevelError
+	class, level, reason := wire.Internal, slog.LevelError, ""
 	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
-		class, level, err = refusal.Class, slog.LevelWarn, refusal.Cause
+		class, level, err, reason = refusal.Class, slog.LevelWarn, refusal.Cause, refusal.Reason
 	} else if errors.Is(err, ErrBusy) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errClosed) {
 		class, level = wire.Busy, slog.LevelWarn
 	}
-	s.log.Log(r.Context(), level, "not granted", "request", from.Request, "source", from.Address, "route", r.Pattern,
-		"status", class.Status(), "class", class, "cause", err)
+	facts := []any{"request", from.Request, "source", from.Address, "route", r.Pattern, "status", class.Status(), "class", class, "cause", err}
+	if reason != "" {
+		facts = append(facts, "reason", reason)
+	}
+	s.log.Log(r.Context(), level, "not granted", facts...)
 	body, err := wire.Problem{Class: class, Request: from.Request}.Encode()
 	if err != nil {
 		body = nil

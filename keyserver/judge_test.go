@@ -309,7 +309,7 @@ func TestTestPolicy(t *testing.T) {
 	rows := len(l.rows())
 	v, err := l.store.TestPolicy(t.Context(), "web", nil, a)
 	must(t, err)
-	if !errors.Is(v.Err(), sev.ErrMeasurement) || !strings.Contains(v.Err().Error(), "none of the record's digests fits") {
+	if !errors.Is(v.Err(), sev.ErrMeasurement) || !strings.Contains(v.Reason, "none of the record's digests fits") {
 		t.Errorf("%v", v.Err())
 	}
 	_, a = trial(t)

@@ -40,7 +40,7 @@ func (s *Store) SetPolicy(ctx context.Context, name string, p Policy, now time.T
 		if err := t.writeImage(m, secrets); err != nil {
 			return err
 		}
-		return t.newPolicy(m, EventPolicy, now)
+		return t.newPolicy(ctx, m, EventPolicy, now)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("set policy: %w", err)
@@ -111,13 +111,11 @@ func (s *Store) TestPolicy(ctx context.Context, name string, p *Policy, a Attemp
 	return s.judge(ctx, about, f.image.version, a), nil
 }
 
-// judge is Judge, with the cause of a measurement that fits nothing.
+// judge is Judge, with the reason of a measurement that fits nothing.
 func (s *Store) judge(ctx context.Context, about Standing, version int64, a Attempt) Verdict {
 	v := Judge(about, a)
-	for i, err := range v.Complaints {
-		if errors.Is(err, sev.ErrMeasurement) {
-			v.Complaints[i] = fmt.Errorf("%w: %s", err, s.cause(ctx, about, version, a.SEV))
-		}
+	if errors.Is(v.Err(), sev.ErrMeasurement) {
+		v.Reason = s.cause(ctx, about, version, a.SEV)
 	}
 	return v
 }

@@ -44,9 +44,6 @@ func Any[T any]() Limit[T] { return Limit[T]{said: true} }
 // Only says the restriction.
 func Only[T any](v T) Limit[T] { return Limit[T]{said: true, only: true, value: v} }
 
-// Said says whether the limit says anything.
-func (l Limit[T]) Said() bool { return l.said }
-
 // Value gives the restriction, if there is one.
 func (l Limit[T]) Value() (v T, only bool) { return l.value, l.only }
 

@@ -120,14 +120,14 @@ func (s *Store) Register(ctx context.Context, r Registration, now time.Time) (ve
 	if m.policyB, err = r.Policy.Encode(); err != nil {
 		return 0, fmt.Errorf("register image: %w", err)
 	}
-	err = s.write(ctx, func(t *transaction) error { return t.register(r, m, now) })
+	err = s.write(ctx, func(t *transaction) error { return t.register(ctx, r, m, now) })
 	if err != nil {
 		return 0, fmt.Errorf("register image: %w", err)
 	}
 	return m.version, nil
 }
 
-func (t *transaction) register(r Registration, m *image, now time.Time) error {
+func (t *transaction) register(ctx context.Context, r Registration, m *image, now time.Time) error {
 	m.version, m.policyVersion = 1, 1
 	secrets := new(vault)
 	revoked, err := t.revocations()
@@ -145,7 +145,7 @@ func (t *transaction) register(r Registration, m *image, now time.Time) error {
 		m.version, m.policyVersion = have.version+1, have.policyVersion+1
 		_, again := revoked.find(RevokedImage, r.Name)
 		if again {
-			err = t.unrevoke(RevokedImage, r.Name, now)
+			err = t.unrevoke(ctx, RevokedImage, r.Name, now)
 		} else {
 			secrets, err = t.kept(r, have)
 		}
@@ -173,7 +173,7 @@ func (t *transaction) register(r Registration, m *image, now time.Time) error {
 	if err := signRevocations(t.ctx, t.on, t.store.key); err != nil { // the first image begins the list; it was checked above
 		return err
 	}
-	return t.newPolicy(m, EventRegister, now)
+	return t.newPolicy(ctx, m, EventRegister, now)
 }
 
 // kept gives what a replacement has of the secrets before it.
@@ -190,12 +190,12 @@ func (t *transaction) kept(r Registration, have *image) (*vault, error) {
 }
 
 // newPolicy adds the image's policy to those that it has had, and writes the audit entry.
-func (t *transaction) newPolicy(m *image, event Event, now time.Time) error {
+func (t *transaction) newPolicy(ctx context.Context, m *image, event Event, now time.Time) error {
 	if _, err := t.exec(`INSERT INTO policies (image, version, image_version, policy, made) VALUES (?, ?, ?, ?, ?)`,
 		m.name, m.policyVersion, m.version, m.policyB, now.Unix()); err != nil {
 		return err
 	}
 	digest := sha256.Sum256(m.policyB)
 	return t.audit(Entry{Time: now, Event: event, Image: m.name, Version: m.version,
-		PolicyVersion: m.policyVersion, PolicyDigest: hex.EncodeToString(digest[:])})
+		PolicyVersion: m.policyVersion, PolicyDigest: hex.EncodeToString(digest[:])}.by(ctx))
 }

@@ -186,7 +186,7 @@ func (s *Server) judge(ctx context.Context, d *decision, m sev.Measurement, api 
 	case errors.Is(verdictErr, ErrSessionPolicy):
 		return sev.Packet{}, refusef(wire.Expired, "the image's policy was changed: %w", verdictErr)
 	case verdictErr != nil:
-		return sev.Packet{}, &Refusal{Class: wire.Refused, Cause: verdictErr}
+		return sev.Packet{}, &Refusal{Class: wire.Refused, Cause: verdictErr, Reason: verdict.Reason}
 	}
 	receipt := s.store.key.receipt(d.kept, secrets.serial)
 	defer clear(receipt)

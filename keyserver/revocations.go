@@ -115,7 +115,7 @@ func (s *Store) Revoke(ctx context.Context, r Revocation) error {
 		if _, err := t.revocations(); err != nil {
 			return err
 		}
-		entry := Entry{Time: r.Time, Event: EventRevoke, Reason: r.Reason}
+		entry := Entry{Time: r.Time, Event: EventRevoke, Reason: r.Reason}.by(ctx)
 		switch r.Kind {
 		case RevokedImage:
 			m, err := t.image(r.Value)
@@ -157,14 +157,14 @@ func (s *Store) Unrevoke(ctx context.Context, kind RevocationKind, value string,
 	if kind == RevokedImage {
 		return fmt.Errorf("unrevoke: %w", ErrStaysRevoked)
 	}
-	err := s.write(ctx, func(t *transaction) error { return t.unrevoke(kind, value, now) })
+	err := s.write(ctx, func(t *transaction) error { return t.unrevoke(ctx, kind, value, now) })
 	if err != nil {
 		return fmt.Errorf("unrevoke: %w", err)
 	}
 	return nil
 }
 
-func (t *transaction) unrevoke(kind RevocationKind, value string, now time.Time) error {
+func (t *transaction) unrevoke(ctx context.Context, kind RevocationKind, value string, now time.Time) error {
 	if _, err := t.revocations(); err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func (t *transaction) unrevoke(kind RevocationKind, value string, now time.Time)
 	if n != 1 {
 		return fmt.Errorf("%s %s %w", clean(string(kind)), clean(value), ErrNotRevoked)
 	}
-	entry := Entry{Time: now, Event: EventUnrevoke}
+	entry := Entry{Time: now, Event: EventUnrevoke}.by(ctx)
 	switch kind {
 	case RevokedImage:
 		entry.Image = value

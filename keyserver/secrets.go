@@ -91,7 +91,7 @@ func (t *transaction) changeSecret(image string, id guid.GUID, entry Entry, do f
 // change is changeSecret as a write of its own; it gives the secret's version.
 func (s *Store) change(ctx context.Context, image string, id guid.GUID, entry Entry, do func(*vault, *secret) error) (version int64, err error) {
 	err = s.write(ctx, func(t *transaction) error {
-		e, err := t.changeSecret(image, id, entry, do)
+		e, err := t.changeSecret(image, id, entry.by(ctx), do)
 		if err != nil {
 			return err
 		}

@@ -79,8 +79,7 @@ func (t *transaction) insertSession(s *session) error {
 	return err
 }
 
-func (t *transaction) session(id string) (*session, error) { return readSession(t.ctx, t.on, id) }
-
+// readSession reads a session as it now is.
 func readSession(ctx context.Context, on queries, id string) (*session, error) {
 	s := new(session)
 	var created, expires int64

@@ -14,13 +14,15 @@
 //     structure lets pass. Linux writes both (6.10 and later) or neither. Its own version before that change (commit
 //     ae95e59^) left both zero and gave the digest that its authors had from a machine. Right: both or neither.
 //     Spec.X87Unset gives what it prints.
-//   - Mode seves and snp:svsm. It does not look at --guest-features: 0 and 1 are measured. Linux 6.6 to 6.8 sets DebugSwap in
+//   - Mode seves and snp:svsm. It does not look at --guest-features: 0 and 1 are measured. Linux 6.6 and 6.7 set DebugSwap in
 //     SEV-ES too, on processors that have it. Right: the feature counts.
 //   - Mode seves on hosts with Linux 6.10 and later. It takes mxcsr and x87_fcw to be set. That is so with KVM_SEV_INIT2
-//     only; QEMU with legacy-vm-type=on, which machine types up to 9.0 imply, keeps them zero. Both are right, for other hosts.
-//   - Its README calls 0x21 the default since Linux 6.6. That was so up to 6.8; the tool's own default, 0x1, is right after that.
-//   - SEV metadata without a reset vector, sizes that are not whole pages, a second table entry of one GUID, an SVSM that
-//     starts behind its end: it computes something or ends with a traceback. We refuse.
+//     only; QEMU without legacy-vm-type=off keeps them zero. Both are right, for other hosts: see Profile.
+//   - Its README calls 0x21 the default since Linux 6.6. That was so up to 6.6.23, 6.7.11 and what was made of 6.8 before its release; the
+//     tool's own default, 0x1, is right after that.
+//   - SEV metadata without a reset vector, sizes that are not whole pages, sections of no bytes under SEV-SNP (edk2's builds for
+//     microvm), a second table entry of one GUID, an SVSM that starts behind its end: it computes something or ends with a
+//     traceback. We refuse.
 //   - A vCPU signature of zero: it computes (since 8f2b337). No processor has it, and it is what forgetting looks like: we refuse.
 //
 // Sources: AMD, Secure Encrypted Virtualization API (55766), LAUNCH_UPDATE_DATA and

@@ -14,10 +14,16 @@ const (
 // Profile is a kind of Linux host under QEMU, as far as the digest can tell it: in what state it hands the vCPUs
 // over. It has no meaning for mode SEV, which measures no vCPU, nor for EC2 and GCE.
 //
-// Sources: Linux arch/x86/kvm/svm/sev.c, sev_es_sync_vmsa. Commit d1f85fbe836e (6.6) sets DebugSwap wherever the processor has
-// it; 5abf6dceb066 (6.9) no longer does by itself. Since 6.10 the floating-point state is written to the VMSA, but only for
-// machines made by KVM_SEV_INIT2: those of KVM_SEV_ES_INIT keep the old digest. QEMU uses KVM_SEV_INIT2 for SNP always,
-// for SEV-ES since 9.1 as its sev-guest property legacy-vm-type says (machine types up to 9.0 set it to on).
+// Sources, read in Linux' and QEMU's own histories:
+//
+//   - DebugSwap (Linux arch/x86/kvm/svm/sev.c): d1f85fbe836e (6.6) sets it wherever the processor has it; 5abf6dceb066, the last pull before
+//     6.8, and in 6.6.24 and 6.7.12, no longer does; from 4f5defae7089 and 4dd5ecacb9a4 (6.10) on KVM_SEV_INIT2 sets it if asked to. So no
+//     release of 6.8 has it: "6.6 to 6.8" are hosts for SEV-SNP, which Linux itself could not run before 6.11, made from 6.8's beginnings.
+//   - mxcsr and x87_fcw (sev_es_sync_vmsa): since eb4441864e03 and 26c44aa9e076 (6.10) the floating-point state is written to the
+//     VMSA, but only where the machine's type is not KVM_X86_DEFAULT_VM: machines of KVM_SEV_ES_INIT keep the old digest.
+//   - QEMU target/i386/sev.c, sev_kvm_type: SEV-SNP always takes KVM_SEV_INIT2. For SEV-ES there is legacy-vm-type since 9.1: "auto", the
+//     default of new machine types (whatever its documentation says), takes KVM_SEV_ES_INIT as "on" does, unless another option needs the
+//     new call; machine types up to 9.0 set "on" (hw/i386/pc.c, pc_compat_9_0). Only "off" has the new digest.
 type Profile struct {
 	Name        string `json:"name"`
 	Description string `json:"description"`
@@ -27,11 +33,11 @@ type Profile struct {
 }
 
 var profiles = []Profile{
-	{Name: "linux-6.10", Description: "Linux 6.10 and later with KVM_SEV_INIT2: SNP, and SEV-ES from QEMU 9.1 with legacy-vm-type=off"},
+	{Name: "linux-6.10", Description: "Linux 6.10 and later with KVM_SEV_INIT2: SNP, and SEV-ES where QEMU (9.1 and later) is told legacy-vm-type=off"},
 	{Name: "before-6.10", OldHostKernel: true,
-		Description: "Linux before 6.10 without DebugSwap; later ones too, for SEV-ES with QEMU before 9.1 or legacy-vm-type=on: mxcsr and x87_fcw are zero"},
+		Description: "Linux before 6.10 without DebugSwap; later ones too, for SEV-ES unless QEMU is told legacy-vm-type=off: mxcsr and x87_fcw are zero"},
 	{Name: "linux-6.6", OldHostKernel: true, DebugSwap: true,
-		Description: "Linux 6.6 to 6.8 on a processor with DebugSwap, which they turn on: features 0x20 (SEV-ES), 0x21 (SNP); mxcsr and x87_fcw are zero"},
+		Description: "Linux 6.6 to 6.6.23 and 6.7 to 6.7.11, and hosts for SEV-SNP made from 6.8, on a processor with DebugSwap, which they turn on: features 0x20 (SEV-ES), 0x21 (SNP); mxcsr and x87_fcw are zero"},
 	{Name: "debug-swap", DebugSwap: true,
 		Description: "Linux 6.10 and later where the hypervisor asks for DebugSwap: features 0x20 (SEV-ES), 0x21 (SNP)"},
 }

@@ -18,6 +18,8 @@ type Series struct {
 	img *ovmf.Image
 	sha func() (hash.Cloner, error) // SHA-256 after the firmware
 	snp func() *launch              // the SNP digest after the firmware's pages; nil: not whole pages
+
+	svsm *svsmLaunch // nil: no SVSM
 }
 
 // NewSeries reads a firmware, which must not change. It is hashed when a mode first needs it.
@@ -47,17 +49,36 @@ func NewSeries(firmware []byte) (*Series, error) {
 	}, nil
 }
 
+// WithSVSM gives the series of the firmware's launches with an SVSM, which must not change, below a variable store of
+// that size. It knows mode SNPSVSM alone.
+func (f *Series) WithSVSM(svsm []byte, varsSize int64) (*Series, error) {
+	v, err := f.newSVSM(svsm, varsSize)
+	if err != nil {
+		return nil, err
+	}
+	return &Series{img: f.img, sha: f.sha, snp: f.snp, svsm: v}, nil
+}
+
 // Each gives the digests of the launch with 1, 2, … up to s.VCPUs vCPUs, where its mode is one that measures
-// vCPUs, and its one digest elsewhere. The firmware of s, and its kernel, initrd and command line are not looked at: in
-// their stead stands the table of their hashes, as HashesTable makes it, or nil for none.
+// vCPUs, and its one digest elsewhere. The firmware and SVSM of s, and its kernel, initrd and command line are not looked
+// at: in place of the last three stands the table of their hashes, as HashesTable makes it, or nil for none.
 // A digest is each's own only until it returns. Firmware without a start address for a second vCPU has one digest only.
 func (f *Series) Each(s Spec, table []byte, each func(vcpus int, digest []byte)) error {
 	s.Firmware, s.Kernel, s.Initrd, s.HasInitrd, s.Append, s.HashKernel = f.img.Bytes(), nil, nil, false, "", false
+	if f.svsm != nil {
+		s.SVSM, s.VarsSize = f.svsm.image, f.svsm.varsSize
+	}
 	if err := s.Validate(); err != nil {
 		return err
 	}
+	if s.Mode == SNPSVSM && table != nil {
+		return fmt.Errorf("%w: %w", ErrSpec, ErrNoKernelHashes)
+	}
 	if table != nil && len(table) != hashesPadded {
 		return fmt.Errorf("%w: hashes table of %d bytes, not %d", ErrSpec, len(table), hashesPadded)
+	}
+	if f.svsm != nil { // Validate took mode SNPSVSM alone
+		return f.svsm.each(s, each)
 	}
 	if eip, ok := f.img.ResetEIP(); !ok || eip == 0 {
 		s.VCPUs = min(s.VCPUs, 1)

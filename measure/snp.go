@@ -118,6 +118,11 @@ func (s Spec) snpMetadata(l *launch, img *ovmf.Image) error {
 	var hashed bool
 	var total uint64
 	for _, section := range img.Metadata() {
+		if section.Size == 0 {
+			return fmt.Errorf("%w: SEV metadata has a %v section of no bytes: the firmware is not built for SEV-SNP", ErrSpec, section.Type)
+		}
+	}
+	for _, section := range img.Metadata() {
 		gpa, size := uint64(section.GPA), uint64(section.Size)
 		if total += size; total > maxBlank {
 			return fmt.Errorf("%w: SEV metadata asks for more than %d bytes", ErrSpec, maxBlank)

@@ -14,32 +14,41 @@ import (
 // (coconut-svsm/qemu target/i386/sev.c, SEV_SNP_SVSM_INFO; virtee/sev-snp-measure, sevsnpmeasure/ovmf.py).
 var svsmInfoGUID = guid.MustParse("a789a612-0597-4c4b-a49f-cbb1fe9d1ddd")
 
-// svsmLaunch is an SNP launch with Coconut-SVSM: its digest before any vCPU, and the one state in which all of them start.
+// svsmLaunch is an SNP launch with Coconut-SVSM as its QEMU of 2023 did it: firmware, variables and SVSM in flash. Since then QEMU starts
+// it from an IGVM file (coconut-svsm/qemu pull request 15; QEMU 10.1), which says itself what is measured. Here is the
+// digest before any vCPU, and the one state in which all of them start.
 type svsmLaunch struct {
-	before launch
-	base   uint64
-	start  uint32
+	image    []byte
+	varsSize int64
+	before   launch
+	base     uint64
+	start    uint32
+}
+
+func (s Spec) newSVSM() (*svsmLaunch, error) {
+	f, err := NewSeries(s.Firmware)
+	if err != nil {
+		return nil, err
+	}
+	return f.newSVSM(s.SVSM, s.VarsSize)
 }
 
 // newSVSM measures all but the vCPUs: the firmware, which is not asked for memory to prepare, then the module
 // right below the firmware's variables, then what the module asks for.
-func (s Spec) newSVSM() (*svsmLaunch, error) {
-	firmware, err := ovmf.Parse(s.Firmware)
-	if err != nil {
-		return nil, fmt.Errorf("read firmware: %w", err)
-	}
-	module, err := ovmf.ParseModule(s.SVSM)
+func (f *Series) newSVSM(image []byte, varsSize int64) (*svsmLaunch, error) {
+	module, err := ovmf.ParseModule(image)
 	if err != nil {
 		return nil, fmt.Errorf("read SVSM: %w", err)
 	}
-	if len(s.Firmware)%pageSize != 0 || len(s.SVSM)%pageSize != 0 {
-		return nil, fmt.Errorf("%w: firmware of %d bytes or SVSM of %d is not whole pages", ErrSpec, len(s.Firmware), len(s.SVSM))
+	firmware := f.snp()
+	if firmware == nil || len(image)%pageSize != 0 {
+		return nil, fmt.Errorf("%w: firmware of %d bytes or SVSM of %d is not whole pages", ErrSpec, len(f.img.Bytes()), len(image))
 	}
-	below := int64(firmware.Base()) - s.VarsSize - int64(len(s.SVSM))
-	if below < 0 {
-		return nil, fmt.Errorf("%w: no room for an SVSM of %d bytes and variables of %d below the firmware", ErrSpec, len(s.SVSM), s.VarsSize)
+	below := int64(f.img.Base()) - varsSize - int64(len(image))
+	if varsSize < 0 || below < 0 {
+		return nil, fmt.Errorf("%w: no room for an SVSM of %d bytes and variables of %d below the firmware", ErrSpec, len(image), varsSize)
 	}
-	v := &svsmLaunch{base: uint64(below)}
+	v := &svsmLaunch{image: image, varsSize: varsSize, before: *firmware, base: uint64(below)}
 	var offset []byte
 	for _, e := range module.Entries() {
 		if e.GUID == svsmInfoGUID {
@@ -50,13 +59,12 @@ func (s Spec) newSVSM() (*svsmLaunch, error) {
 		return nil, fmt.Errorf("%w: the SVSM's table does not say where it starts", ErrNoResetVector)
 	}
 	at := binary.LittleEndian.Uint32(offset)
-	if int64(at) >= int64(len(s.SVSM)) {
+	if int64(at) >= int64(len(image)) {
 		return nil, fmt.Errorf("%w: the SVSM starts at %#x, behind its end", ErrNoResetVector, at)
 	}
 	v.start = uint32(v.base) + at // below 4 GiB, where the firmware ends
 
-	v.before.data(pageNormal, firmware.Base(), s.Firmware)
-	v.before.data(pageNormal, v.base, s.SVSM)
+	v.before.data(pageNormal, v.base, image)
 	plain := Spec{Mode: SNP} // QEMU, no kernel
 	if err := plain.snpMetadata(&v.before, module); err != nil {
 		return nil, fmt.Errorf("SVSM: %w", err)

@@ -90,4 +90,6 @@ var knownBuilds = map[string]string{
 	"7e14d76d4d76ec7ba18195f758caef965aa76802007c333f4133ad925de22f03": "Debian ovmf-generic 2026.08+ds-2, OVMF_CODE_4M.secboot.fd",
 	"2813afac9d1a353640cd658b80067486c9949d6e9fe6719c3d33649be32d9573": "Debian ovmf-generic 2026.08+ds-2, OVMF_CODE_4M.secboot.strictnx.fd",
 	"12be04e2f6343032af44e488b52fc2e2f9cd66bda007414250fa21aa076630dc": "Debian ovmf-generic 2026.08+ds-2, OVMF.fd",
+	"76673ba1805d8f83eefc33d1aea9e3cd9dd8c2773477d97814080811664738d5": "Debian ovmf-legacy 2026.08+ds-2, OVMF.legacy.fd",
+	"f9d1eaeba5587ec7afdebf77092df0f7630a88016ca9317c10226de8c5d2c496": "Debian ovmf-inteltdx 2026.08+ds-2, OVMF.inteltdx.ms.fd",
 }

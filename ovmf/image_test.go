@@ -132,7 +132,6 @@ func TestParseRefusals(t *testing.T) {
 		"metadata count and length":   patch(t, meta-4, append(u32(16+12*1000), append(u32(1), u32(1000)...)...)...),
 		"metadata beyond the end":     metadataAtTheEnd(t),
 		"section not at a page":       patch(t, meta-16, u32(0x800001)...),
-		"section of no pages":         patch(t, meta-20, u32(0)...),
 		"section above 4 GiB":         patch(t, meta-20, u32(0xfffff000)...),
 		"too large":                   make([]byte, MaxSize+1),
 	} {

@@ -52,6 +52,9 @@ func (r *LintReport) lintMetadata(img *Image, image span, areas []span) {
 		spans = append(spans, section)
 		switch s.Type {
 		case SecMem, SVSMCAA:
+			if s.Size == 0 {
+				r.add("snp-metadata", Unfit, "%v section of no bytes", s.Type)
+			}
 		case Secrets, CPUID:
 			if s.Size != PageSize {
 				r.add("snp-metadata", Unfit, "%v section of %d bytes, not one page", s.Type, s.Size)

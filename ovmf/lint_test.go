@@ -228,6 +228,8 @@ func TestLintSpoiled(t *testing.T) {
 		"no secrets page":        {table(func(_ func([16]byte) []byte, m []byte) { drop(2)(m) }), "snp-metadata unfit"},
 		"no CPUID page":          {table(func(_ func([16]byte) []byte, m []byte) { drop(3)(m) }), "snp-metadata unfit"},
 		"no hashes page":         {table(func(_ func([16]byte) []byte, m []byte) { put(m[6*12+8:], 4); put(m[6*12:], 0x900000) }), "snp-metadata unfit"},
+		"section of no bytes":    {table(func(_ func([16]byte) []byte, m []byte) { put(m[4:], 0) }), "snp-metadata unfit"},
+		"secrets of no bytes":    {table(func(_ func([16]byte) []byte, m []byte) { put(m[2*12+4:], 0) }), "snp-metadata unfit"},
 		"unknown section":        {table(func(_ func([16]byte) []byte, m []byte) { put(m[4*12+8:], 0x77) }), "snp-metadata warning"},
 		"sections overlap":       {table(func(_ func([16]byte) []byte, m []byte) { put(m[4:], 0xb000) }), "area-overlap unfit"},
 		"section unaligned":      {table(func(_ func([16]byte) []byte, m []byte) { put(m, 0x800001) }), "malformed unfit"},

@@ -36,7 +36,8 @@ func (t SectionType) String() string {
 // MarshalText makes JSON show the name.
 func (t SectionType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
-// Section is a part of guest memory that SEV-SNP needs prepared before the start.
+// Section is a part of guest memory that SEV-SNP needs prepared before the start. One of no bytes is what edk2 leaves of a
+// page that a platform does not have, such as in OvmfPkg/Microvm: the image starts under SEV and SEV-ES, not under SEV-SNP.
 type Section struct {
 	GPA  uint32      `json:"gpa"`
 	Size uint32      `json:"size"`
@@ -77,7 +78,7 @@ func parseMetadata(data []byte, offset uint32) ([]Section, error) {
 			Size: binary.LittleEndian.Uint32(b[at+4:]),
 			Type: SectionType(binary.LittleEndian.Uint32(b[at+8:])),
 		}
-		if s.GPA%PageSize != 0 || s.Size%PageSize != 0 || s.Size == 0 || uint64(s.GPA)+uint64(s.Size) > fourGiB {
+		if s.GPA%PageSize != 0 || s.Size%PageSize != 0 || uint64(s.GPA)+uint64(s.Size) > fourGiB {
 			return nil, &FormatError{where, at, fmt.Sprintf("%v section of %#x bytes at %#x: not whole pages below 4 GiB", s.Type, s.Size, s.GPA)}
 		}
 		sections[i] = s

@@ -160,13 +160,11 @@ func (c *Certificate) signed() []byte {
 	return append(out, c.Key[:]...)
 }
 
-// point reads an elliptic-curve key, in the uncompressed form of SEC 1: 4 | x | y.
+// point reads an elliptic-curve key, in the uncompressed form of SEC 1: 4 | x | y. What stands behind it is signed but means nothing, and
+// need not be zero: sevctl 0.6.2 leaves there what its stack held, in the certificates of owners and of guest owners.
 func (c *Certificate) point() ([]byte, error) {
 	if curve := le32(c.Key[:]); curve != curveP384 {
 		return nil, &FormatError{Object: "certificate", Offset: keyOffset, Problem: fmt.Sprintf("curve %d, want 2 (P-384)", curve)}
-	}
-	if !allZero(c.Key[4+2*coordinateSize:]) {
-		return nil, &FormatError{Object: "certificate", Offset: keyOffset + 4 + 2*coordinateSize, Problem: "bytes after the key are not zero"}
 	}
 	point := []byte{4}
 	for i := range 2 {

@@ -13,6 +13,8 @@ func FuzzCertificate(f *testing.F) {
 			f.Add([]byte(v.CertChain[i*CertificateSize:][:CertificateSize]))
 		}
 	}
+	tools, _ := recordedTools(f)
+	f.Add([]byte(tools.SevctlOCA))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := ParseCertificate(b)
 		if err != nil {

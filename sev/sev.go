@@ -10,6 +10,18 @@
 // The platform's side ([Platform], [Guest]) does what the secure processor does with them. It
 // exists for tests and for the software secure processor: no root of AMD's signs its chain.
 //
+// # Where other tools disagree
+//
+// sevctl 0.6.2 and sev-tool 1.7 were run beside it (testdata/tools.py): certificates, keys, measurements and secret packets agree.
+//
+//   - A policy with a floor for the firmware's API. sevctl session reads its 16 bits as two of 4, and sev-tool's generate_launch_blob cuts
+//     the policy to 8 bits: QEMU, given the policy that was asked for, is then refused by the secure processor. [NewSession] binds all 32.
+//   - What stands behind an elliptic-curve key in a certificate. sevctl leaves bytes of its stack there; the standard gives them no
+//     meaning and secure processors take them: so do we.
+//   - The root. sev-tool takes any ARK that carries the key ID of AMD's, since it was "transmitted over https"; sevctl takes any ARK, here
+//     a file is given. [Chain.Verify] knows roots by their key.
+//   - sev-tool's exit status is 0 also where it failed.
+//
 // Every input is taken as hostile: lengths are checked before use, an object that would not
 // encode again to the same bytes is refused, and on an error all other results are zero. Keys
 // and nonces are distinct types, compared in constant time; keys never print.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/sealboot/sealboot/explain"
 	"github.com/sealboot/sealboot/explain/snpreport"
@@ -31,21 +32,45 @@ func printExplained(w io.Writer, e explained) error {
 	for _, d := range e.Differences {
 		fmt.Fprintf(&out, "differs   %s: expected %s, found %s\n", d.What, d.Expected, d.Found)
 	}
+	if n := e.Nearest; n != nil {
+		state := "everything of it is at hand"
+		if len(n.Lacking) > 0 {
+			state = "not all of it is at hand"
+		}
+		fmt.Fprintf(&out, "nearest   the record's launch %s: %s\n", n.About, state)
+		for _, l := range n.Lacking {
+			fmt.Fprintf(&out, "lacking   %s\n", l)
+		}
+	}
 	for _, hint := range e.Hints {
 		fmt.Fprintf(&out, "hint      %s\n", hint)
 	}
 	for _, s := range e.Skipped {
 		fmt.Fprintf(&out, "skipped   %s\n", s)
 	}
-	t := e.Tried
-	fmt.Fprintf(&out, "tried     %d candidates: %d of the record", t.Candidates, t.Recorded)
-	if t.Firmwares > 0 {
-		fmt.Fprintf(&out, "; %d firmware files, up to %d vCPUs, %d CPU types, %d guest features, %d ways of kernel hashes",
-			t.Firmwares, t.MaxVCPUs, t.VCPUTypes, t.Features, t.KernelHashes)
-	}
-	fmt.Fprintln(&out)
+	printTried(&out, e.Tried)
 	_, err := w.Write(out.Bytes())
 	return err
+}
+
+func printTried(w io.Writer, t explain.Tried) {
+	fmt.Fprintf(w, "tried     %d candidates: %d of the record", t.Candidates, t.Recorded)
+	if t.Variations > 0 {
+		fmt.Fprintf(w, "; %d pairs of policy and API version", t.Variations)
+	}
+	if t.Firmwares > 0 {
+		modes := make([]string, len(t.Modes))
+		for i, m := range t.Modes {
+			modes[i] = string(m)
+		}
+		fmt.Fprintf(w, "; %d firmware files in modes %s, up to %d vCPUs, %d CPU types, %d hypervisors, %d kinds of host kernel, "+
+			"%d guest features, %d ways of kernel hashes", t.Firmwares, strings.Join(modes, ", "), t.MaxVCPUs, t.VCPUTypes, t.VMMs, t.HostKernels,
+			t.Features, t.KernelHashes)
+	}
+	if t.SVSMs > 0 {
+		fmt.Fprintf(w, "; %d SVSM images, %d sizes of variable stores", t.SVSMs, t.VarsSizes)
+	}
+	fmt.Fprintln(w)
 }
 
 func printFit(w io.Writer, f *explain.Fit) {
@@ -56,6 +81,13 @@ func printFit(w io.Writer, f *explain.Fit) {
 		fmt.Fprintf(w, "firmware  %q, SHA-256 %v\n", f.Firmware, f.FirmwareSHA256)
 	} else {
 		fmt.Fprintf(w, "firmware  the record's, SHA-256 %v\n", f.FirmwareSHA256)
+	}
+	if len(f.SVSMSHA256) > 0 {
+		name := "the record's"
+		if f.SVSM != "" {
+			name = fmt.Sprintf("%q", f.SVSM)
+		}
+		fmt.Fprintf(w, "SVSM      %s, SHA-256 %v, below %d bytes of variables\n", name, f.SVSMSHA256, f.VarsSize)
 	}
 	for _, p := range measure.Profiles() {
 		if p.Name == f.Profile {

@@ -45,7 +45,7 @@ func (a *app) measureCommand() *cobra.Command {
 		Short: "Compute the launch digest of a machine",
 		Long: `measure prints the digest that AMD's secure processor will have measured when a machine
 starts from this firmware. Flags are those of sev-snp-measure; modes: ` + strings.Join(modeNames(), ", ") + `.
-Mode snp:svsm needs --svsm and the size of the variable store. Without --profiles it prints what sev-snp-measure
+Mode snp:svsm needs --svsm and the size of the variable store, and knows no launch from an IGVM file. Without --profiles it prints what sev-snp-measure
 does, which no host is known to measure: a note says so.
 
 --vcpus takes sets (4, 1-64, 1,2,8-16) and --profiles the kinds of host that --list-profiles lists, or "all":
@@ -61,7 +61,7 @@ are fixed: a record that was edited or reformatted is refused.`,
   sealboot measure --mode snp --ovmf firmware.fd --vcpus 4 --vcpu-type EPYC-v4 --guest-features 0x1
   sealboot measure --mode seves --ovmf firmware.fd --vcpus 4 --vcpu-type EPYC-v4 --record record.json
   sealboot measure --mode snp --ovmf firmware.fd --vcpus 1-64 --vcpu-type EPYC-v4 --profiles all --record record.json
-  sealboot measure --mode snp:svsm --ovmf OVMF_CODE.fd --svsm svsm.bin --vars-file OVMF_VARS.fd --vcpus 4 --vcpu-type EPYC-v4 --profiles linux-6.10
+  sealboot measure --mode snp:svsm --ovmf OVMF_CODE.fd --svsm svsm.bin --vars-file OVMF_VARS.fd --vcpus 4 --vcpu-type EPYC-v4 --profiles all
   sealboot measure --list-profiles`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -81,13 +81,13 @@ def cert(key, usage, algo, signers, api=(0, 0)):
     return out
 
 
-def case(name, bits, oca, policy, api, table):
+def case(name, bits, oca, policy, api, table, ark_id=None):
     def ec_key():
         return ec.generate_private_key(ec.SECP384R1())
 
     ark, ask = (rsa.generate_private_key(65537, bits) for _ in range(2))
     cek, pek, pdh, owner = ec_key(), ec_key(), ec_key(), ec_key()
-    ark_id, ask_id = os.urandom(16), os.urandom(16)
+    ark_id, ask_id = ark_id or os.urandom(16), os.urandom(16)
     z = owner.exchange(ec.ECDH(), pdh.public_key())
     nonce, tek, tik, iv = (os.urandom(16) for _ in range(4))
     master = kdf(z, b"sev-master-secret", nonce, 16)
@@ -127,9 +127,10 @@ def table(*entries):
 
 
 DISK, PIN = "736869e5-84f0-4973-92ec-06879ce3da0b", "5ea1b007-6c75-4b73-8d31-5c0a1f5e9d21"
-print(json.dumps([
-    case("keys of 2048 bits", 2048, ec.generate_private_key(ec.SECP384R1()), 0x0, (0, 16, 4), table((DISK, b"MARMALADE"))),
-    case("keys of 4096 bits", 4096, ec.generate_private_key(ec.SECP384R1()), 0x3700010b, (1, 55, 21),
-         table((DISK, os.urandom(43)), (PIN, os.urandom(32)))),
-    case("owner's key is RSA", 4096, rsa.generate_private_key(65537, 2048), 0x5, (1, 51, 3), table((DISK, os.urandom(32)))),
-], indent=1))
+if __name__ == "__main__":
+    print(json.dumps([
+        case("keys of 2048 bits", 2048, ec.generate_private_key(ec.SECP384R1()), 0x0, (0, 16, 4), table((DISK, b"MARMALADE"))),
+        case("keys of 4096 bits", 4096, ec.generate_private_key(ec.SECP384R1()), 0x3700010b, (1, 55, 21),
+             table((DISK, os.urandom(43)), (PIN, os.urandom(32)))),
+        case("owner's key is RSA", 4096, rsa.generate_private_key(65537, 2048), 0x5, (1, 51, 3), table((DISK, os.urandom(32)))),
+    ], indent=1))
