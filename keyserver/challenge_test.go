@@ -370,6 +370,27 @@ func TestReportLater(t *testing.T) {
 	}
 }
 
+// TestChallengesGiveWay: challenges and launch sessions count against one bound, and the oldest give way, whichever they are.
+func TestChallengesGiveWay(t *testing.T) {
+	l := newSNPLab(t, func(c *Config) { c.MaxSessions = 3 })
+	first, launch, last := newGuest(t, "web"), newLaunch(platforms()[0], "web"), newGuest(t, "web")
+	must(t, first.begin(t.Context(), l.client))
+	must(t, launch.begin(t.Context(), l.client))
+	must(t, last.begin(t.Context(), l.client))
+	must(t, newGuest(t, "web").begin(t.Context(), l.client))
+	first.report(t)
+	_, err := first.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Expired)
+	must(t, newGuest(t, "web").begin(t.Context(), l.client))
+	launch.measure(t)
+	_, err = launch.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Expired)
+	last.report(t)
+	s, err := last.finish(t.Context(), l.client)
+	must(t, err)
+	last.unlocked(t, s)
+}
+
 // TestSecretsOfGuest goes the whole way with the client's one call, once without waiting and once after the server had to ask.
 func TestSecretsOfGuest(t *testing.T) {
 	source := &laterSource{now: fake.Made.AddDate(0, 3, 0)}
