@@ -6,9 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -135,94 +132,6 @@ func TestChallenge(t *testing.T) {
 	p, err := h.run(t, l.client)
 	must(t, err)
 	h.unlocked(t, p) // the other way in is open too
-}
-
-// TestReportAttacks spoils a good exchange, one thing at a time.
-func TestReportAttacks(t *testing.T) {
-	l := newSNPLab(t)
-	l.registerSNP("other")
-	strict := func(change func(*Registration)) func(*snpGuest) {
-		return func(g *snpGuest) {
-			g.image = fmt.Sprintf("strict%d", len(l.rows()))
-			l.registerSNP(g.image, change)
-		}
-	}
-	for name, c := range map[string]struct {
-		before func(*snpGuest) // the challenge
-		during func(*snpGuest) // between challenge and report
-		after  func(*snpGuest) // between report and request
-		class  wire.Class
-		cause  string
-	}{
-		"another guest's report, my key": {after: func(g *snpGuest) {
-			other := newGuest(t, "web")
-			other.challenge = g.challenge
-			other.report(t)
-			g.request.Report = other.request.Report
-		}, class: wire.Refused, cause: snp.ErrReportData.Error()},
-		"my report, another's key":    {after: func(g *snpGuest) { g.request.PublicKey = newGuest(t, "web").key.Public() }, class: wire.Refused, cause: snp.ErrReportData.Error()},
-		"report of another challenge": {during: func(g *snpGuest) { g.challenge.Nonce[0]++ }, class: wire.Refused, cause: snp.ErrReportData.Error()},
-		"report for another image":    {after: func(g *snpGuest) { g.image = "other"; g.report(t); g.image = "web" }, class: wire.Refused, cause: snp.ErrReportData.Error()},
-		"key of zeros":                {after: func(g *snpGuest) { g.request.PublicKey = make([]byte, 32) }, class: wire.Refused, cause: snp.ErrReportData.Error()},
-		"another digest":              {during: func(g *snpGuest) { g.spoil = func(r *sevsnp.Report) { r.Measurement[0]++ } }, class: wire.Refused, cause: errReportDigest.Error()},
-		"digest of SEV, cut off": {during: func(g *snpGuest) {
-			g.spoil = func(r *sevsnp.Report) { clear(r.Measurement); copy(r.Measurement, goodDigest[:]) }
-		}, class: wire.Refused, cause: errReportDigest.Error()},
-		"debug guest":            {during: func(g *snpGuest) { g.spoil = func(r *sevsnp.Report) { r.Policy |= 1 << 19 } }, class: wire.Refused, cause: snp.ErrDebug.Error()},
-		"wrong VMPL":             {during: func(g *snpGuest) { g.spoil = func(r *sevsnp.Report) { r.Vmpl = 2 } }, class: wire.Refused, cause: snp.ErrVMPL.Error()},
-		"unknown image":          {before: func(g *snpGuest) { g.image = "unknown" }, class: wire.Refused, cause: "no image was registered under that name"},
-		"image of the other way": {before: func(g *snpGuest) { g.image = "sev"; l.register("sev") }, class: wire.Refused, cause: ErrNoWay.Error()},
-		"TCB below the floor": {before: strict(func(r *Registration) {
-			r.Policy.SNP.Products = map[snp.Product]snp.Floor{snp.Milan: {TCB: snp.TCB{SNP: 25}}}
-		}), class: wire.Refused, cause: "snp 24, not 25"},
-		"unlisted chip":                   {before: strict(func(r *Registration) { r.Policy.SNP.Chips = snp.Only(snp.ChipID{1}) }), class: wire.Refused, cause: snp.ErrChip.Error()},
-		"unlisted platform":               {before: strict(func(r *Registration) { r.Policy.Platforms = Only([]string{strings.Repeat("0", 128)}) }), class: wire.Refused, cause: ErrChip.Error()},
-		"ID key":                          {before: strict(func(r *Registration) { r.Policy.SNP.IDKeys = snp.Only(snp.KeyDigest{1}) }), class: wire.Refused, cause: snp.ErrKey.Error()},
-		"list of revocations needed":      {before: strict(func(r *Registration) { r.Policy.SNP.Revocation = snp.DefaultPolicy().Revocation }), class: wire.Refused, cause: snp.ErrRevocationAge.Error()},
-		"network":                         {before: strict(func(r *Registration) { r.Policy.Networks = Only([]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}) }), class: wire.Refused, cause: ErrNetwork.Error()},
-		"forged signature":                {after: func(g *snpGuest) { g.request.Report[0x2a0]++ }, class: wire.UntrustedPlatform, cause: snp.ErrSignature.Error()},
-		"byte of the report changed":      {after: func(g *snpGuest) { g.request.Report[0x90]++ }, class: wire.UntrustedPlatform, cause: snp.ErrSignature.Error()},
-		"no certificates":                 {during: func(g *snpGuest) { g.certificates = nil }, class: wire.UntrustedPlatform, cause: snp.ErrNoCertificate.Error()},
-		"garbage for certificates":        {during: func(g *snpGuest) { g.certificates = bytes.Repeat([]byte{7}, 32<<10) }, class: wire.UntrustedPlatform, cause: "certificate table"},
-		"another product's chip and root": {before: func(g *snpGuest) { g.amd = fake.New(snp.Genoa); g.certificates = testAMD().Table() }, class: wire.UntrustedPlatform, cause: snp.ErrMismatch.Error()},
-	} {
-		must(t, func() error {
-			g := newGuest(t, "web")
-			s, err := g.run(t, l.client)
-			if err == nil {
-				g.unlocked(t, s)
-			}
-			return err
-		}())
-		g := newGuest(t, "web")
-		step := func(f func(*snpGuest)) {
-			if f != nil {
-				f(g)
-			}
-		}
-		step(c.before)
-		must(t, g.begin(t.Context(), l.client))
-		step(c.during)
-		g.report(t)
-		step(c.after)
-		s, err := g.finish(t.Context(), l.client)
-		refused := (*client.Refused)(nil)
-		if !errors.As(err, &refused) || refused.Class != c.class || s.Secret != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		if cause := l.lastCause(); !strings.Contains(cause, c.cause) {
-			t.Errorf("%s: cause is %q", name, cause)
-		}
-		// It was the only report: the right one comes too late.
-		if g.image == "web" {
-			again := &snpGuest{image: "web", amd: testAMD(), key: g.key, challenge: g.challenge, certificates: testAMD().Table()}
-			again.report(t)
-			if _, err := again.finish(t.Context(), l.client); !errors.As(err, &refused) || refused.Class != wire.Used {
-				t.Errorf("%s, and then a good one: %v", name, err)
-			}
-		}
-	}
 }
 
 // TestChallengeOnce: a challenge releases once, not after its time, not of an older version, and is no launch session.
@@ -466,53 +375,4 @@ func TestChallengeClosed(t *testing.T) {
 	l := newLab(t)
 	_, err := l.client.Challenge(t.Context(), wire.ChallengeRequest{Image: "web"})
 	refusedAs(t, err, wire.NotFound)
-}
-
-// BenchmarkChallenge runs whole exchanges at run time over loopback HTTP, the guest's side included, 16 at a time, with the report's
-// certificates verified each time. "client only" is the guest's share: key, report's signature, opening.
-func BenchmarkChallenge(b *testing.B) {
-	b.Run("exchange", func(b *testing.B) {
-		l := newSNPLab(b, func(c *Config) { c.Log = slog.New(slog.DiscardHandler) })
-		var mu sync.Mutex
-		var took []time.Duration
-		b.SetParallelism(8)
-		b.ResetTimer()
-		b.RunParallel(func(pb *testing.PB) {
-			for pb.Next() {
-				began := time.Now()
-				g := newGuest(b, "web")
-				s, err := g.run(b, l.client)
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				g.unlocked(b, s)
-				mu.Lock()
-				took = append(took, time.Since(began))
-				mu.Unlock()
-			}
-		})
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "exchanges/s")
-		slices.Sort(took)
-		b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
-	})
-	b.Run("client only", func(b *testing.B) {
-		b.RunParallel(func(pb *testing.PB) {
-			for pb.Next() {
-				g := newGuest(b, "web")
-				g.challenge = wire.Challenge{ID: strings.Repeat("0", 32), Nonce: make([]byte, seal.NonceSize)}
-				g.report(b)
-				encapsulated, box, err := seal.Seal(g.key.Public(), g.challenge.ID, "web", make([]byte, 200)) // as much as the server's
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				if _, err := g.key.Open(encapsulated, box, g.challenge.ID, "web"); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		})
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "exchanges/s")
-	})
 }

@@ -1,6 +1,7 @@
 package snp_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -60,6 +61,12 @@ func TestChains(t *testing.T) {
 			b.VcekCustom.Extensions = append(a.Extensions(snp.VCEK), x)
 		}
 	}
+	instead := func(oid asn1.ObjectIdentifier, value ...byte) func(*fake.AMD, *amdtest.AmdSignerBuilder) {
+		return func(a *fake.AMD, b *amdtest.AmdSignerBuilder) {
+			without(oid)(a, b)
+			b.VcekCustom.Extensions = append(b.VcekCustom.Extensions, pkix.Extension{Id: oid, Value: value})
+		}
+	}
 	link, format := new(snp.LinkError), new(snp.FormatError)
 	for name, c := range map[string]struct {
 		amd          *fake.AMD // signs the report
@@ -95,22 +102,16 @@ func TestChains(t *testing.T) {
 		"subject of VCEK": {amd: fresh(func(_ *fake.AMD, b *amdtest.AmdSignerBuilder) {
 			b.VcekCustom.Subject = &pkix.Name{CommonName: "SEV-Milan"}
 		}), as: &format},
-		"no chip id":   {amd: fresh(without(kds.OidHwid)), as: &link},
-		"no SNP level": {amd: fresh(without(kds.OidSnpSpl)), as: &link},
-		"no structure": {amd: fresh(without(kds.OidStructVersion)), as: &link},
-		"no product":   {amd: fresh(without(kds.OidProductName1)), as: &link},
-		"reserved level": {amd: fresh(func(a *fake.AMD, b *amdtest.AmdSignerBuilder) {
-			without(kds.OidSpl5)(a, b)
-			b.VcekCustom.Extensions = append(b.VcekCustom.Extensions, pkix.Extension{Id: kds.OidSpl5, Value: []byte{2, 1, 1}})
-		}), as: &link},
-		"FMC level":            {amd: fresh(with(pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1, 3, 9}, Value: []byte{2, 1, 1}})), as: &link},
-		"unknown extension":    {amd: fresh(with(pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1, 6}, Value: []byte{2, 1, 1}})), as: &link},
-		"unknown and critical": {amd: fresh(with(pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{2, 1, 1}})), as: &link},
-		"cloud in a VCEK":      {amd: fresh(with(pkix.Extension{Id: kds.OidCspID, Value: []byte{22, 1, 'x'}})), as: &link},
-		"level of two bytes": {amd: fresh(func(a *fake.AMD, b *amdtest.AmdSignerBuilder) {
-			without(kds.OidSnpSpl)(a, b)
-			b.VcekCustom.Extensions = append(b.VcekCustom.Extensions, pkix.Extension{Id: kds.OidSnpSpl, Value: []byte{2, 2, 1, 24}})
-		}), as: &link},
+		"no chip id":            {amd: fresh(without(kds.OidHwid)), as: &link},
+		"no SNP level":          {amd: fresh(without(kds.OidSnpSpl)), as: &link},
+		"no structure":          {amd: fresh(without(kds.OidStructVersion)), as: &link},
+		"no product":            {amd: fresh(without(kds.OidProductName1)), as: &link},
+		"reserved level":        {amd: fresh(instead(kds.OidSpl5, 2, 1, 1)), as: &link},
+		"FMC level":             {amd: fresh(with(pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1, 3, 9}, Value: []byte{2, 1, 1}})), as: &link},
+		"unknown extension":     {amd: fresh(with(pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1, 6}, Value: []byte{2, 1, 1}})), as: &link},
+		"unknown and critical":  {amd: fresh(with(pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{2, 1, 1}})), as: &link},
+		"cloud in a VCEK":       {amd: fresh(with(pkix.Extension{Id: kds.OidCspID, Value: []byte{22, 1, 'x'}})), as: &link},
+		"level of two bytes":    {amd: fresh(instead(kds.OidSnpSpl, 2, 2, 1, 24)), as: &link},
 		"list of revocations":   {amd: good1, certificates: append(good1.Table()[:0:0], good1.List(now, now.AddDate(1, 0, 0))...), as: &format},
 		"a stranger's":          {amd: good1, certificates: fake.PEM(good1.VCEK(), good1.VCEK()), as: &format},
 		"garbage":               {amd: good1, certificates: []byte("garbage that is long enough to be a table's entry"), as: &format},
@@ -119,7 +120,7 @@ func TestChains(t *testing.T) {
 		"DER with more":         {amd: good1, certificates: append(append([]byte{}, good1.VCEK().Raw...), 0), as: &format},
 		"huge":                  {amd: good1, certificates: make([]byte, snp.MaxCertificates+1), as: &format},
 		"one huge":              {amd: fresh(with(pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: make([]byte, 5000)})), as: &format},
-		"seventeen":             {amd: good1, certificates: fake.PEM(good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK(), good1.ASK()), as: &format},
+		"seventeen":             {amd: good1, certificates: bytes.Repeat(fake.PEM(good1.ASK()), 17), as: &format},
 		"certificate not ended": {amd: good1, certificates: good1.VCEK().Raw[:1000], as: &format},
 	} {
 		v := verifier(t, good1.Roots(), nil)
