@@ -168,7 +168,7 @@ func (s *Server) judgeReport(ctx context.Context, d *decision, shown shown) (wir
 	case later(verdict):
 		return wire.SealedSecret{}, nil, fmt.Errorf("%w: %w", ErrBusy, verdictErr)
 	case verdictErr != nil:
-		return no(wire.Refused, "%w", verdictErr)
+		return wire.SealedSecret{}, &Refusal{Class: wire.Refused, Cause: verdictErr, Reason: verdict.Reason}, nil
 	}
 	receipt := s.store.key.receipt(d.kept, secrets.serial)
 	defer clear(receipt)

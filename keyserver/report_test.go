@@ -107,3 +107,29 @@ func TestReportAttacks(t *testing.T) {
 		}
 	}
 }
+
+// TestReportReason: the owner is told which other version a guest was started from, or where to search.
+func TestReportReason(t *testing.T) {
+	l := newSNPLab(t)
+	l.registerSNP("web", func(r *Registration) {
+		r.Replace = true
+		newer := snp.Digest{9}
+		r.Record.Digests[len(r.Record.Digests)-1].Digest = newer[:]
+	})
+	for name, c := range map[string]struct {
+		spoil  func(*sevsnp.Report)
+		reason string
+	}{
+		"older version": {nil, "the digest is that of version 1 of the image, mode snp, 2 vCPUs of type EPYC-v4"},
+		"never seen":    {func(r *sevsnp.Report) { r.Measurement[0]++ }, "sealboot explain --digest 0202030400"},
+	} {
+		g := newGuest(t, "web")
+		g.spoil = c.spoil
+		_, err := g.run(t, l.client)
+		refusedAs(t, err, wire.Refused)
+		rows := l.rows()
+		if row := rows[len(rows)-1]; !strings.Contains(row.Reason, c.reason) || row.Class != wire.Refused {
+			t.Errorf("%s: reason is %q", name, row.Reason)
+		}
+	}
+}
