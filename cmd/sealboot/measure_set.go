@@ -46,7 +46,7 @@ func (f *measureFlags) run(a *app, flags *pflag.FlagSet) error {
 	case svsm && (many || f.json || f.record != ""):
 		return usagef("mode snp:svsm needs --profiles for sets, --json and --record")
 	}
-	spec, err := f.spec(flags)
+	spec, err := f.spec(flags, !many)
 	if err != nil {
 		return err
 	}
