@@ -6,13 +6,14 @@ import (
 	"io"
 	"os"
 
+	"github.com/sealboot/sealboot/internal/cli"
 	"golang.org/x/sys/unix"
 )
 
 // readPart is what is read before it is hashed, while the next is read.
 const readPart = 256 << 10
 
-// readAtOnce is readBounded for a file that keeps its size, and gives its bytes to sum, if there is one, as they come.
+// readAtOnce is cli.ReadBounded for a file that keeps its size, and gives its bytes to sum, if there is one, as they come.
 func readAtOnce(name string, most int64, sum hash.Hash) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -21,7 +22,7 @@ func readAtOnce(name string, most int64, sum hash.Hash) ([]byte, error) {
 	defer f.Close()
 	data, ok := memoryFor(f, most)
 	if !ok {
-		if data, err = readBounded(name, most); err == nil && sum != nil {
+		if data, err = cli.ReadBounded(name, most); err == nil && sum != nil {
 			sum.Write(data)
 		}
 		return data, err
