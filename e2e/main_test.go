@@ -153,7 +153,7 @@ func (s *stage) wantDecision(t *testing.T, event, class, cause string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if last := rows[len(rows)-1]; last.Event != event || last.Class != class || !contains(last.Cause, cause) {
+	if last := rows[len(rows)-1]; last.Event != event || last.Class != class || !contains(last.Cause+": "+last.Reason, cause) {
 		t.Errorf("the last decision is %+v, want event %q, class %q, cause with %q", last, event, class, cause)
 	}
 }

@@ -24,26 +24,43 @@ const (
 	EventSession  Event = "session"  // a request for a session, made or refused
 	EventRelease  Event = "release"  // a measurement, with the secret released or refused
 	EventExpire   Event = "expire"   // open sessions ended without a measurement
-	EventRevoke   Event = "revoke"   // an image
+	EventRevoke   Event = "revoke"   // an image, a digest, a chip or a secret
+	EventUnrevoke Event = "unrevoke" // any of these
+	EventPolicy   Event = "policy"   // a new policy of an image
+	EventPut      Event = "put-secret"
+	EventRotate   Event = "rotate-secret"
+	EventConfirm  Event = "confirm-secret" // a rotation ended: the guest has used the new version, or the owner says so
+	EventRollBack Event = "roll-back-secret"
 )
 
 // Entry is one decision. It holds no secret, and nothing that a host sent except in a checked form.
 type Entry struct {
-	Time     time.Time  `json:"time"`
-	Event    Event      `json:"event"`
-	Image    string     `json:"image,omitempty"`
-	Version  int64      `json:"image_version,omitempty"`
-	Session  string     `json:"session,omitempty"`
-	Request  string     `json:"request,omitempty"`
-	Source   string     `json:"source,omitempty"`
-	Platform string     `json:"platform,omitempty"` // product and the PDH's digest
-	Policy   string     `json:"policy,omitempty"`   // guest policy of the session
-	API      string     `json:"api,omitempty"`      // as the measurement's MAC confirms it, or as claimed in a refusal
-	Digest   string     `json:"digest,omitempty"`   // launch digest that the measurement fits
-	Class    wire.Class `json:"class,omitempty"`    // empty: granted
-	Cause    string     `json:"cause,omitempty"`
-	Count    int64      `json:"count,omitempty"`
+	Time          time.Time  `json:"time"`
+	Event         Event      `json:"event"`
+	Principal     string     `json:"principal,omitempty"` // who did it: for administrators' acts
+	Image         string     `json:"image,omitempty"`
+	Version       int64      `json:"image_version,omitempty"`
+	PolicyVersion int64      `json:"policy_version,omitempty"`
+	PolicyDigest  string     `json:"policy_digest,omitempty"` // SHA-256 of a new policy's document
+	Target        string     `json:"target,omitempty"`        // of an administrator's act, where it is not the image
+	SecretVersion int64      `json:"secret_version,omitempty"`
+	Session       string     `json:"session,omitempty"`
+	Request       string     `json:"request,omitempty"`
+	Source        string     `json:"source,omitempty"`
+	Kind          string     `json:"kind,omitempty"`     // mode of the guest: sev, seves, snp
+	Platform      string     `json:"platform,omitempty"` // product and the PDH's digest
+	Chip          string     `json:"chip,omitempty"`     // digest of the CEK's key, or CHIP_ID
+	Policy        string     `json:"policy,omitempty"`   // guest policy of the session
+	API           string     `json:"api,omitempty"`      // as the measurement's MAC confirms it, or as claimed in a refusal
+	Digest        string     `json:"digest,omitempty"`   // launch digest that the measurement fits
+	Class         wire.Class `json:"class,omitempty"`    // empty: granted
+	Cause         string     `json:"cause,omitempty"`    // why it was refused
+	Reason        string     `json:"reason,omitempty"`   // what the owner should look at: what is likely behind the cause
+	Count         int64      `json:"count,omitempty"`
 }
+
+// refuse notes a refusal.
+func (e *Entry) refuse(r *Refusal) { e.Class, e.Cause, e.Reason = r.Class, r.Cause.Error(), r.Reason }
 
 // Row is an entry in its place in the chain.
 type Row struct {

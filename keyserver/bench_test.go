@@ -57,14 +57,14 @@ func BenchmarkExchange(b *testing.B) {
 		p := platforms()[0]
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				_, start, err := sev.NewSession(p.Chain.PDH, DefaultPolicy().Guest, rand.Reader) // as much as the server's
+				_, start, err := sev.NewSession(p.Chain.PDH, DefaultPolicy().SEV.Session(), rand.Reader) // as much as the server's
 				if err != nil {
 					b.Error(err)
 					return
 				}
 				h := newLaunch(p, "web")
 				h.session = wire.Session{DHCert: start.GODH[:], Blob: start.Session[:]}
-				h.policy = DefaultPolicy().Guest
+				h.policy = DefaultPolicy().SEV.Session()
 				h.measure(b)
 			}
 		})

@@ -1,6 +1,7 @@
 package keyserver
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/sealboot/sealboot/explain"
@@ -20,34 +21,34 @@ const (
 // cause says what the owner should look at after a measurement that fits no digest of the image: the mode, policy or API
 // version under which one would fit, the other version or image that the machine was started from, or none of these. It is
 // for the audit alone, and decides nothing.
-func (t *transaction) cause(keys *sev.Session, m sev.Measurement, api sev.API, img *image) string {
+func (s *Store) cause(ctx context.Context, about Standing, version int64, e *SEVEvidence) string {
 	var known []explain.Known
 	for _, mode := range []measure.Mode{measure.SEV, measure.SEVES} {
-		list := digests(img.record, mode)
+		list := digests(about.Record, mode)
 		for _, d := range list[:min(len(list), maxEachMode)] {
 			known = append(known, explain.Known{Digest: d, Mode: mode})
 		}
 	}
 	own := len(known)
-	others, err := t.otherDigests(img)
+	others, err := s.otherDigests(ctx, about.Image, version)
 	if err == nil { // without them the cause says less
 		known = append(known, others...)
 	}
-	measured := explain.Measured{Measurement: m, TIK: keys.TIK, Policy: keys.Policy, API: &api}
+	measured := explain.Measured{Measurement: e.Measurement, TIK: e.Session.TIK, Policy: e.Session.Policy, API: &e.API}
 	defer clear(measured.TIK[:])
 	found, _ := measured.Vary(known, own, maxCauseMACs)
 	switch {
 	case found == nil:
 		return fmt.Sprintf("other firmware, other settings of the machine, another firmware API than %v, or another session: "+
-			"none of the record's digests fits (sealboot explain searches firmware files)", api)
+			"none of the record's digests fits (sealboot explain searches firmware files)", e.API)
 	case found.Known >= own:
 		return "the digest is that of " + known[found.Known].About
-	case found.Policy != keys.Policy:
-		return fmt.Sprintf("the digest fits under policy %v, the session's is %v", found.Policy, keys.Policy)
-	case found.API != api:
-		return fmt.Sprintf("the digest fits with firmware API %v, the host claimed %v", found.API, api)
+	case found.Policy != e.Session.Policy:
+		return fmt.Sprintf("the digest fits under policy %v, the session's is %v", found.Policy, e.Session.Policy)
+	case found.API != e.API:
+		return fmt.Sprintf("the digest fits with firmware API %v, the host claimed %v", found.API, e.API)
 	}
-	return fmt.Sprintf("the digest of mode %s fits, the policy is for mode %s", known[found.Known].Mode, img.policy.Mode())
+	return fmt.Sprintf("the digest of mode %s fits, the policy is for mode %s", known[found.Known].Mode, about.Policy.SEV.Mode())
 }
 
 // keepDigests notes the digests of an image's version, so that a later refusal can name it.
@@ -67,12 +68,12 @@ func (t *transaction) keepDigests(name string, version int64, record *measure.Re
 }
 
 // otherDigests gives what the image's other versions have, and what was registered last.
-func (t *transaction) otherDigests(img *image) ([]explain.Known, error) {
-	rows, err := t.rows(`
+func (s *Store) otherDigests(ctx context.Context, image string, version int64) ([]explain.Known, error) {
+	rows, err := s.read.rows(ctx, `
 		SELECT image, version, digest, about FROM (SELECT * FROM digests WHERE image = ? AND version <> ? ORDER BY version DESC LIMIT ?) AS own
 		UNION ALL
 		SELECT image, version, digest, about FROM (SELECT * FROM digests ORDER BY seq DESC LIMIT ?) AS latest WHERE image <> ?`,
-		img.name, img.version, maxOtherOwn, maxOtherImages, img.name)
+		image, version, maxOtherOwn, maxOtherImages, image)
 	if err != nil {
 		return nil, fmt.Errorf("read other digests: %w", err)
 	}
@@ -80,16 +81,16 @@ func (t *transaction) otherDigests(img *image) ([]explain.Known, error) {
 	var list []explain.Known
 	for rows.Next() {
 		var name, about string
-		var version int64
+		var number int64
 		var digest []byte
-		if err := rows.Scan(&name, &version, &digest, &about); err != nil {
+		if err := rows.Scan(&name, &number, &digest, &about); err != nil {
 			return nil, fmt.Errorf("read other digests: %w", err)
 		}
 		if len(digest) != len(sev.Digest{}) {
 			continue
 		}
 		list = append(list, explain.Known{Digest: sev.Digest(digest),
-			About: fmt.Sprintf("version %d of image %s, %s; the image is %s, version %d", version, name, about, img.name, img.version)})
+			About: fmt.Sprintf("version %d of image %s, %s; the image is %s, version %d", number, name, about, image, version)})
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read other digests: %w", err)

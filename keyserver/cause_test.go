@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -62,29 +60,13 @@ func TestCauseNamesOtherVersions(t *testing.T) {
 func TestMigrationKeepsDigests(t *testing.T) {
 	sqliteAlone(t, "PostgreSQL never had that form")
 	l := newLab(t)
-	l.stop()
-	must(t, os.RemoveAll(l.dir))
-	must(t, os.Mkdir(l.dir, 0o700))
-	db, err := openSQLite(filepath.Join(l.dir, databaseName))
-	must(t, err)
-	steps, err := sqliteDialect.migrations()
-	must(t, err)
-	on := sqliteDialect.on(db)
-	must(t, sqliteDialect.take(t.Context(), on, steps[:1], l.clock()))
-	must(t, bindKey(t.Context(), on, l.key))
-	record, err := testRecord().Encode()
-	must(t, err)
-	policy, err := DefaultPolicy().encode()
-	must(t, err)
-	_, err = on.exec(t.Context(), `INSERT INTO images (name, version, record, policy, registered) VALUES ('web', 1, ?, ?, 0)`, record, policy)
-	must(t, err)
-	must(t, db.Close())
+	oldStore(t, l)
 	l.start()
 	l.register("web", only(sha256.Sum256([]byte("new"))))
 	h := newLaunch(platforms()[0], "web")
-	_, err = h.run(t, l.client)
+	_, err := h.run(t, l.client)
 	refusedAs(t, err, wire.Refused)
-	if cause := l.lastCause(); !strings.Contains(cause, "version 1 of image web, mode sev;") {
+	if cause := l.lastCause(); !strings.Contains(cause, "version 3 of image web, mode sev;") {
 		t.Errorf("audit says %q", cause)
 	}
 }
@@ -133,16 +115,15 @@ func BenchmarkCause(b *testing.B) {
 				l.register("web", change, func(r *Registration) { r.Replace = true })
 			}
 			l.register("db", many)
-			must(b, l.store.write(context.Background(), func(t *transaction) error {
-				img, err := t.image("web")
-				if err != nil {
-					return err
-				}
-				for b.Loop() {
-					t.cause(&sev.Session{Policy: img.policy.Guest}, sev.Measurement{}, testAPI, img)
-				}
-				return nil
-			}))
+			f, err := l.store.find(context.Background(), "web")
+			must(b, err)
+			e := &SEVEvidence{Session: &sev.Session{Policy: f.image.policy.SEV.Session()}, API: testAPI}
+			about, secrets, err := f.open(l.key)
+			must(b, err)
+			secrets.wipe()
+			for b.Loop() {
+				l.store.cause(context.Background(), about, f.image.version, e)
+			}
 		})
 	}
 }

@@ -15,6 +15,7 @@ const maxChains = 1024
 // platform is a machine whose chain was verified.
 type platform struct {
 	name string // product and the PDH's digest
+	chip string // digest of the CEK's key
 	pdh  *sev.Certificate
 }
 
@@ -49,8 +50,12 @@ func (c *chains) verify(r wire.SessionRequest) (*platform, *Refusal) {
 	if err != nil {
 		return nil, refusef(wire.UntrustedPlatform, "verify certificates: %w", err)
 	}
+	chip, err := chain.CEK.KeyDigest()
+	if err != nil {
+		return nil, refusef(wire.UntrustedPlatform, "name the chip: %w", err)
+	}
 	digest := sha256.Sum256(r.PDH)
-	p = &platform{name: product + "/" + hex.EncodeToString(digest[:8]), pdh: chain.PDH}
+	p = &platform{name: product + "/" + hex.EncodeToString(digest[:8]), chip: chip.String(), pdh: chain.PDH}
 	c.remember(id, p)
 	return p, nil
 }

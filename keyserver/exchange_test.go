@@ -19,8 +19,8 @@ import (
 func TestExchange(t *testing.T) {
 	l := newLab(t)
 	l.register("web")
-	l.register("web-es", func(r *Registration) { r.Policy.Guest |= sev.ES })
-	l.register("web-new", func(r *Registration) { r.Policy = r.Policy.WithMinAPI(sev.API{Major: 1, Minor: 55, Build: 22}) })
+	l.register("web-es", func(r *Registration) { r.Policy.SEV.Guest |= sev.ES })
+	l.register("web-new", func(r *Registration) { r.Policy.SEV.MinAPI = Only(sev.API{Major: 1, Minor: 55, Build: 22}) })
 	trusted, second, foreign := platforms()[0], platforms()[1], platforms()[2]
 	for _, good := range []string{"web", "second digest", "SEV-ES", "second platform"} {
 		t.Run("good/"+good, func(t *testing.T) {
@@ -160,11 +160,8 @@ func TestExchange(t *testing.T) {
 // taken out of the store.
 func forge(t *testing.T, l *lab, h *launch, change func(*sev.Session)) {
 	t.Helper()
-	var kept *session
-	must(t, l.store.write(t.Context(), func(tx *transaction) (err error) {
-		kept, err = tx.session(h.session.ID)
-		return err
-	}))
+	kept, err := readSession(t.Context(), l.store.read, h.session.ID)
+	must(t, err)
 	keys, err := l.key.session(kept)
 	must(t, err)
 	measurement := func() []byte { // facts of LAUNCH_MEASURE, AMD SEV API 55766

@@ -30,9 +30,14 @@ func (s *Server) Handler() http.Handler {
 		func(ctx context.Context, r *http.Request, from Source, m wire.MeasurementRequest) (wire.Packet, error) {
 			return s.Release(ctx, from, r.PathValue("id"), m)
 		}))
+	mux.HandleFunc("POST /v1/sessions/{id}/confirmation", answer(s, http.StatusNoContent, wire.DecodeConfirmationRequest,
+		func(ctx context.Context, r *http.Request, from Source, m wire.ConfirmationRequest) (nothing, error) {
+			return nothing{}, s.Confirm(ctx, from, r.PathValue("id"), m)
+		}))
 	mux.HandleFunc("GET /v1/health", s.health)
 	for path, allow := range map[string]string{
-		"/v1/sessions": "POST", "/v1/sessions/{id}/measurement": "POST", "/v1/health": "GET, HEAD",
+		"/v1/sessions": "POST", "/v1/sessions/{id}/measurement": "POST",
+		"/v1/sessions/{id}/confirmation": "POST", "/v1/health": "GET, HEAD",
 	} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Allow", allow)
@@ -88,6 +93,11 @@ func answer[Q any, A interface{ Encode() ([]byte, error) }](s *Server, success i
 	}
 }
 
+// nothing is the answer that has no body.
+type nothing struct{}
+
+func (nothing) Encode() ([]byte, error) { return nil, nil }
+
 func checkMedia(h http.Header) *Refusal {
 	media, parameters, err := mime.ParseMediaType(h.Get("Content-Type"))
 	charset, has := parameters["charset"]
@@ -108,14 +118,17 @@ func badBody(err error) *Refusal {
 
 // problem answers with the class of err alone, and logs the rest.
 func (s *Server) problem(w http.ResponseWriter, r *http.Request, from Source, err error) {
-	class, level := wire.Internal, slog.LevelError
+	class, level, reason := wire.Internal, slog.LevelError, ""
 	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
-		class, level, err = refusal.Class, slog.LevelWarn, refusal.Cause
+		class, level, err, reason = refusal.Class, slog.LevelWarn, refusal.Cause, refusal.Reason
 	} else if errors.Is(err, ErrBusy) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errClosed) {
 		class, level = wire.Busy, slog.LevelWarn
 	}
-	s.log.Log(r.Context(), level, "not granted", "request", from.Request, "source", from.Address, "route", r.Pattern,
-		"status", class.Status(), "class", class, "cause", err)
+	facts := []any{"request", from.Request, "source", from.Address, "route", r.Pattern, "status", class.Status(), "class", class, "cause", err}
+	if reason != "" {
+		facts = append(facts, "reason", reason)
+	}
+	s.log.Log(r.Context(), level, "not granted", facts...)
 	body, err := wire.Problem{Class: class, Request: from.Request}.Encode()
 	if err != nil {
 		body = nil
@@ -128,7 +141,9 @@ func (s *Server) problem(w http.ResponseWriter, r *http.Request, from Source, er
 
 func (s *Server) send(w http.ResponseWriter, status int, media string, body []byte) {
 	h := w.Header()
-	h.Set("Content-Type", media)
+	if len(body) > 0 {
+		h.Set("Content-Type", media)
+	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)

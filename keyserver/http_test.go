@@ -104,7 +104,7 @@ func TestSameAnswers(t *testing.T) {
 	l := newLab(t)
 	l.register("web")
 	l.register("gone")
-	must(t, l.store.Revoke(t.Context(), "gone", l.clock()))
+	must(t, l.store.Revoke(t.Context(), Revocation{RevokedImage, "gone", "test", l.clock()}))
 	l.good("web")
 	var seen []string
 	for _, image := range []string{"web", "nobody", "gone"} {

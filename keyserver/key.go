@@ -3,6 +3,7 @@ package keyserver
 import (
 	"crypto/cipher"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -25,8 +26,10 @@ var ErrSealed = errors.New("sealed value does not open")
 // a random nonce of 24 bytes in front; what the value is for is authenticated with it, so that no row can
 // stand in for another.
 type Key struct {
-	sealing cipher.AEAD
-	audit   []byte
+	sealing  cipher.AEAD
+	audit    []byte
+	state    []byte // MACs of rows that are no secret
+	receipts []byte // makes the keys of release receipts
 }
 
 // NewKey takes the 32 random bytes of a store key. The caller may wipe them afterwards.
@@ -43,11 +46,26 @@ func NewKey(raw []byte) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
+	state, err := hkdf.Key(sha256.New, raw, nil, "sealboot key server store 1: state", sha256.Size)
+	if err != nil {
+		return nil, err
+	}
+	receipts, err := hkdf.Key(sha256.New, raw, nil, "sealboot key server store 1: receipt", sha256.Size)
+	if err != nil {
+		return nil, err
+	}
 	aead, err := chacha20poly1305.NewX(sealing)
 	if err != nil {
 		return nil, err
 	}
-	return &Key{sealing: aead, audit: audit}, nil
+	return &Key{sealing: aead, audit: audit, state: state, receipts: receipts}, nil
+}
+
+// mac authenticates the parts of a row that anybody may read.
+func (k *Key) mac(parts ...[]byte) []byte {
+	h := hmac.New(sha256.New, k.state)
+	h.Write(joined(parts))
+	return h.Sum(nil)
 }
 
 // seal encrypts value for the one place that purpose names.

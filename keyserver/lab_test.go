@@ -276,13 +276,13 @@ func (l *lab) rows() []Row {
 	return rows
 }
 
-// lastCause gives the cause of the last refusal in the audit.
+// lastCause gives the cause of the last refusal in the audit, and the reason that is behind it.
 func (l *lab) lastCause() string {
 	l.t.Helper()
 	rows := l.rows()
 	for _, r := range slices.Backward(rows) {
 		if r.Class != "" {
-			return r.Cause
+			return r.Cause + ": " + r.Reason
 		}
 	}
 	l.t.Fatal("no refusal in the audit")

@@ -1,6 +1,7 @@
 package keyserver
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"regexp"
@@ -36,8 +37,11 @@ func TestProtocolDocument(t *testing.T) {
 		"packet header":     fmt.Sprintf("%d bytes for LAUNCH_SECRET", sev.PacketHeaderSize),
 		"secret":            fmt.Sprintf("at most %s, encrypted", thousands(sev.MaxSecret)),
 		"secret table":      "header GUID " + sev.SecretTableHeader.String(),
-		"passphrase":        sev.DiskPassphrase.String() + ", the disk's passphrase",
-		"pin":               sev.HeaderPin.String() + ", the 32 bytes",
+		"passphrase":        sev.DiskPassphrase.String() + " | the disk's passphrase |",
+		"previous":          sev.PreviousPassphrase.String() + " | the disk's passphrase before",
+		"pin":               sev.HeaderPin.String() + " | the 32 bytes",
+		"receipt":           sev.ReleaseReceipt.String() + ", the release receipt: the session's id in 16 bytes, then a key of 32 bytes",
+		"digests tried":     fmt.Sprintf("of up to %d not even how many", matchBlock),
 		"working":           fmt.Sprintf("At most %d requests are worked on", maxWorking),
 		"connections":       fmt.Sprintf("and %s connections are open", thousands(defaultLimits.connections)),
 		"rate":              fmt.Sprintf("may make %d requests a second", DefaultRate),
@@ -46,6 +50,16 @@ func TestProtocolDocument(t *testing.T) {
 		if !strings.Contains(document, words) {
 			t.Errorf("%s: document does not say %q", what, words)
 		}
+	}
+	example := regexp.MustCompile("(?s)```json\n(.*?)```").FindSubmatch(text)
+	if example == nil {
+		t.Fatal("document has no policy")
+	}
+	if _, err := ReadPolicy(bytes.NewReader(example[1])); err != nil {
+		t.Errorf("the document's policy: %v", err)
+	}
+	if receiptSize != 16+32 {
+		t.Errorf("receipt of %d bytes", receiptSize)
 	}
 	if keepEnded != time.Hour || burstSeconds != 5 {
 		t.Error("document says one hour and five seconds")

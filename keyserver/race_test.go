@@ -168,3 +168,59 @@ func TestExpireForgetsKeys(t *testing.T) {
 	_, err = h.finish(t.Context(), l.client)
 	refusedAs(t, err, wire.UnknownSession)
 }
+
+// TestNumberOfReleases lets two servers on one store race for the last of an image's releases: there are exactly as many as
+// the policy allows, and the store counts them.
+func TestNumberOfReleases(t *testing.T) {
+	const allowed, clients = 7, 30
+	l := newLab(t)
+	l.register("web", func(r *Registration) { r.Policy.Releases = Only(int64(allowed)) })
+	other := newLab(t)
+	other.stop()
+	other.dir, other.key = l.dir, l.key
+	other.start()
+	t.Cleanup(func() { other.stop() })
+	var launches []*launch
+	for range clients {
+		h := newLaunch(platforms()[0], "web")
+		must(t, h.begin(t.Context(), l.client))
+		h.measure(t)
+		launches = append(launches, h)
+	}
+	var granted, refused atomic.Int64
+	begin := make(chan struct{})
+	var all sync.WaitGroup
+	for i, h := range launches {
+		c := l.client
+		if i%2 == 1 {
+			c = other.client
+		}
+		all.Go(func() {
+			<-begin
+			_, err := h.finish(t.Context(), c)
+			no := (*client.Refused)(nil)
+			switch {
+			case err == nil:
+				granted.Add(1)
+			case errors.As(err, &no) && no.Class == wire.Refused:
+				refused.Add(1)
+			default:
+				t.Errorf("client %d: %v", i, err)
+			}
+		})
+	}
+	close(begin)
+	all.Wait()
+	if granted.Load() != allowed || refused.Load() != clients-allowed {
+		t.Errorf("%d released, %d refused; %d are allowed", granted.Load(), refused.Load(), allowed)
+	}
+	images, err := l.store.Images(t.Context())
+	must(t, err)
+	if images[0].Released != allowed {
+		t.Errorf("the store counts %d releases", images[0].Released)
+	}
+	l.register("web", func(r *Registration) { r.Replace = true; r.Policy.Releases = Only(int64(1)) }) // counts anew
+	l.good("web")
+	_, err = newLaunch(platforms()[0], "web").run(t, l.client)
+	refusedAs(t, err, wire.Refused)
+}

@@ -6,10 +6,11 @@ import (
 	"github.com/sealboot/sealboot/keyserver/wire"
 )
 
-// Refusal is a no. The class goes to the host; the cause is for the owner's audit and log alone.
+// Refusal is a no. The class goes to the host; cause and reason are for the owner's audit and log alone.
 type Refusal struct {
-	Class wire.Class
-	Cause error
+	Class  wire.Class
+	Cause  error
+	Reason string // what is likely behind the cause, where that was looked for
 }
 
 func (r *Refusal) Error() string { return fmt.Sprintf("%s: %v", r.Class, r.Cause) }

@@ -14,6 +14,8 @@ import (
 // Release judges a session's measurement, the only one that it gets, and seals the image's secrets for the machine
 // if it holds. The session's end and the audit entry are on the disk before Release returns, whatever the
 // answer: a crash after that loses the packet, but never releases twice. A *Refusal says why not.
+//
+// It is judged outside of the store's writer, and written only if nothing has changed meanwhile that it rests on.
 func (s *Server) Release(ctx context.Context, from Source, id string, r wire.MeasurementRequest) (wire.Packet, error) {
 	if !wire.ValidSessionID(id) {
 		return wire.Packet{}, refusef(wire.UnknownSession, "not a session's id")
@@ -23,40 +25,80 @@ func (s *Server) Release(ctx context.Context, from Source, id string, r wire.Mea
 		return wire.Packet{}, &Refusal{Class: wire.Malformed, Cause: err}
 	}
 	api := sev.API{Major: r.APIMajor, Minor: r.APIMinor, Build: r.Build}
-	entry := Entry{Event: EventRelease, Session: id, Request: from.Request, Source: from.Address, API: api.String()}
-	var packet sev.Packet
-	var refusal *Refusal
-	err = s.store.write(ctx, func(t *transaction) error {
-		entry.Time = s.now() // the time of the decision, not of the wait for it
-		kept, err := t.session(id)
-		if errors.Is(err, errNoSession) {
-			refusal = &Refusal{Class: wire.UnknownSession, Cause: err}
-			return nil // not for the audit: anybody can make up ids
-		}
+	for range maxTries {
+		d, err := s.decide(ctx, from, id, m, api)
 		if err != nil {
+			return wire.Packet{}, fmt.Errorf("release: %w", err)
+		}
+		if d.refusal != nil && d.refusal.Class == wire.UnknownSession {
+			return wire.Packet{}, d.refusal // not for the audit: anybody can make up ids
+		}
+		err = s.store.write(ctx, func(t *transaction) error { return s.settle(t, d) })
+		switch {
+		case errors.Is(err, errStale):
+			continue
+		case err != nil:
+			return wire.Packet{}, fmt.Errorf("release: %w", err)
+		case d.refusal != nil:
+			return wire.Packet{}, d.refusal
+		}
+		return wire.Packet{Header: d.packet.Header[:], Secret: d.packet.Secret}, nil
+	}
+	return wire.Packet{}, fmt.Errorf("release: %w: %w", ErrBusy, errStale)
+}
+
+// decision is what is to be done about a session's evidence. It is worth nothing before it is written.
+type decision struct {
+	kept    *session
+	found   *found // what a release rests on
+	entry   Entry
+	refusal *Refusal // nil: release the packet
+	packet  sev.Packet
+}
+
+// decide reads and judges, and changes nothing. Its errors are those of the store.
+func (s *Server) decide(ctx context.Context, from Source, id string, m sev.Measurement, api sev.API) (*decision, error) {
+	now := s.now() // the time of the decision
+	d := &decision{entry: Entry{Time: now, Event: EventRelease, Session: id, Request: from.Request, Source: from.Address, API: api.String()}}
+	var err error
+	d.kept, err = readSession(ctx, s.store.read, id)
+	if errors.Is(err, errNoSession) || err == nil && d.kept.kind != kindSEV {
+		d.refusal = refusef(wire.UnknownSession, "no such launch session")
+		return d, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.entry.Image, d.entry.Version, d.entry.Platform, d.entry.Chip = d.kept.image, d.kept.version, d.kept.platform, d.kept.chip
+	if d.refusal = ended(d.kept, now); d.refusal == nil {
+		if d.found, err = s.store.find(ctx, d.kept.image); err != nil {
+			return nil, err
+		}
+		d.packet, d.refusal = s.judge(ctx, d, m, api)
+	}
+	if d.refusal != nil {
+		d.entry.refuse(d.refusal)
+	}
+	return d, nil
+}
+
+// settle writes a decision, or says errStale.
+func (s *Server) settle(t *transaction, d *decision) error {
+	if d.kept.state == open {
+		if err := t.endSession(d.kept.id, outcome(d.refusal)); err != nil {
 			return err
 		}
-		entry.Image, entry.Version, entry.Platform = kept.image, kept.version, kept.platform
-		if refusal = ended(kept, entry.Time); refusal == nil {
-			packet, refusal = s.judge(t, kept, m, api, &entry)
-		}
-		if kept.state == open {
-			if err := t.endSession(id, outcome(refusal)); err != nil {
-				return err
-			}
-		}
-		if refusal != nil {
-			entry.Class, entry.Cause = refusal.Class, refusal.Cause.Error()
-		}
-		return t.audit(entry)
-	})
-	switch {
-	case err != nil:
-		return wire.Packet{}, fmt.Errorf("release: %w", err)
-	case refusal != nil:
-		return wire.Packet{}, refusal
 	}
-	return wire.Packet{Header: packet.Header[:], Secret: packet.Secret}, nil
+	if d.refusal == nil {
+		now := s.now() // it may have waited
+		if ended(d.kept, now) != nil || !d.found.image.policy.inWindow(now) {
+			return errStale
+		}
+		if err := t.countRelease(d.found); err != nil {
+			return err
+		}
+	}
+	return t.audit(d.entry)
 }
 
 // ended says why a session takes no measurement any more.
@@ -89,63 +131,43 @@ func outcome(r *Refusal) state {
 
 // judge compares the measurement with what the image's owner expects, and seals the secrets. Whatever goes wrong
 // in it is a refusal, of the same class, so that the session ends and its sender learns nothing.
-func (s *Server) judge(t *transaction, kept *session, m sev.Measurement, api sev.API, entry *Entry) (sev.Packet, *Refusal) {
-	keys, err := s.store.key.session(kept)
+func (s *Server) judge(ctx context.Context, d *decision, m sev.Measurement, api sev.API) (sev.Packet, *Refusal) {
+	keys, err := s.store.key.session(d.kept)
 	if err != nil {
 		return sev.Packet{}, refusef(wire.Refused, "open session's keys: %w", err)
 	}
 	defer keys.Wipe()
-	entry.Policy = keys.Policy.String()
-	img, err := t.image(kept.image)
-	none := kept.version == 0 || errors.Is(err, ErrNoImage)
+	d.entry.Policy, d.entry.Kind = keys.Policy.String(), string(modeOf(keys.Policy))
+	about := d.found
+	none := d.kept.version == 0 || about.image == nil
 	if none {
-		img, err = s.decoy.again()
+		about = s.decoy
+	} else {
+		d.entry.PolicyVersion = about.image.policyVersion
 	}
-	if err != nil {
-		return sev.Packet{}, refusef(wire.Refused, "read image: %w", err)
+	standing, secrets, secretsErr := about.open(s.store.key)
+	if secretsErr == nil {
+		defer secrets.wipe()
 	}
-	digest, ok := match(keys, m, api, digests(img.record, img.policy.Mode()))
-	cause := ""
-	if !ok {
-		cause = t.cause(keys, m, api, img)
-	}
+	verdict := s.store.judge(ctx, standing, about.image.version, Attempt{Time: d.entry.Time, Address: d.entry.Source,
+		Platform: d.kept.platform, Chip: d.kept.chip, SEV: &SEVEvidence{Session: keys, Measurement: m, API: api}})
+	d.entry.Digest = hex.EncodeToString(verdict.Digest)
+	verdictErr := verdict.Err()
 	switch {
 	case none:
-		return sev.Packet{}, refusef(wire.Refused, "no image was registered under that name")
-	case img.revoked:
-		return sev.Packet{}, refusef(wire.Refused, "image is revoked")
-	case img.version != kept.version:
-		return sev.Packet{}, refusef(wire.Expired, "session is of version %d, image is now of version %d", kept.version, img.version)
-	case keys.Policy != img.policy.Guest:
-		return sev.Packet{}, refusef(wire.Refused, "session's policy is not the image's")
-	case !ok:
-		return sev.Packet{}, refusef(wire.Refused, "%w: %s", sev.ErrMeasurement, cause)
+		return sev.Packet{}, refusef(wire.Refused, "no image was registered under that name, or the session was doomed when it was made (see its entry)")
+	case secretsErr != nil:
+		return sev.Packet{}, &Refusal{Class: wire.Refused, Cause: secretsErr}
+	case about.image.version != d.kept.version:
+		return sev.Packet{}, refusef(wire.Expired, "session is of version %d, image is now of version %d", d.kept.version, about.image.version)
+	case errors.Is(verdictErr, ErrSessionPolicy):
+		return sev.Packet{}, refusef(wire.Expired, "the image's policy was changed: %w", verdictErr)
+	case verdictErr != nil:
+		return sev.Packet{}, &Refusal{Class: wire.Refused, Cause: verdictErr, Reason: verdict.Reason}
 	}
-	entry.Digest = hex.EncodeToString(digest[:])
-	if !img.policy.allows(api) { // confirmed by now: it is in the measurement's MAC
-		return sev.Packet{}, refusef(wire.Refused, "%w: %v, policy asks for %v", sev.ErrAPI, api, img.policy.MinAPI)
-	}
-	return s.sealSecrets(t, img, keys, m)
-}
-
-// match tries every digest, whichever fits: the time that it takes tells nothing about the one that did.
-func match(keys *sev.Session, m sev.Measurement, api sev.API, digests []sev.Digest) (fits sev.Digest, ok bool) {
-	for _, d := range digests {
-		err := keys.VerifyMeasurement(m, api, d)
-		if err == nil || errors.Is(err, sev.ErrAPI) { // the digest fits; the version is judged by the image's policy
-			fits, ok = d, true
-		}
-	}
-	return fits, ok
-}
-
-func (s *Server) sealSecrets(t *transaction, img *image, keys *sev.Session, m sev.Measurement) (sev.Packet, *Refusal) {
-	passphrase, err := t.passphrase(img)
-	if err != nil {
-		return sev.Packet{}, refusef(wire.Refused, "open image's secret: %w", err)
-	}
-	defer clear(passphrase)
-	table, err := secretTable(img.record, passphrase)
+	receipt := s.store.key.receipt(d.kept, secrets.serial)
+	defer clear(receipt)
+	table, err := secrets.table(about.image.record, receipt)
 	if err != nil {
 		return sev.Packet{}, refusef(wire.Refused, "make secret table: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/sealboot/sealboot/keyserver/wire"
 	"github.com/sealboot/sealboot/sev"
 )
 
@@ -25,8 +26,9 @@ func gone(err error) error {
 // store, while it runs and after, for the secrets in each form that they could have been written in.
 func TestNothingSecretIsLeftBehind(t *testing.T) {
 	l := newLab(t)
-	l.register("web")
-	secrets := map[string][]byte{"passphrase": testPassphrase}
+	file := []byte("a file for the guest, of which nobody may know")
+	l.register("web", func(r *Registration) { r.Secrets = []Secret{{aFile, file}} })
+	secrets := map[string][]byte{"passphrase": testPassphrase, "file": file, "next passphrase": []byte("the passphrase that follows it")}
 	keysOf := func(name string, h *launch) {
 		forge(t, l, h, func(s *sev.Session) { // its measurement stays as it is
 			secrets[name+" TIK"] = bytes.Clone(s.TIK[:])
@@ -47,6 +49,17 @@ func TestNothingSecretIsLeftBehind(t *testing.T) {
 	keysOf("refused", bad)
 	if _, err := bad.finish(t.Context(), l.client); err == nil {
 		t.Fatal("a wrong digest was released")
+	}
+	for range 2 {
+		_, err = l.store.RotateSecret(t.Context(), "web", sev.DiskPassphrase, secrets["next passphrase"], l.clock())
+		must(t, err)
+		table, session := l.table("web")
+		receipt, ok := table.Find(sev.ReleaseReceipt)
+		if !ok {
+			t.Fatal("no receipt")
+		}
+		secrets["receipt's key"] = receipt[16:]
+		must(t, l.client.Confirm(t.Context(), session, wire.ConfirmationRequest{Secret: sev.DiskPassphrase, MAC: wire.ConfirmationMAC(receipt[16:], sev.DiskPassphrase)}))
 	}
 	still := newLaunch(platforms()[0], "web")
 	must(t, still.begin(t.Context(), l.client))
@@ -107,7 +120,7 @@ func TestNothingSecretIsLeftBehind(t *testing.T) {
 	searchFiles("while it runs")
 	l.stop()
 	searchFiles("after it stopped")
-	if len(secrets) != 7 {
+	if len(secrets) != 10 {
 		t.Fatalf("searched for %d secrets", len(secrets))
 	}
 

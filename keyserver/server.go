@@ -50,7 +50,7 @@ type Server struct {
 	working     chan struct{}
 	limits      limits
 	limiter     *limiter
-	decoy       *image // what is judged where there is no image
+	decoy       *found // what is judged where there is no image
 }
 
 // NewServer makes a server. Without a root to trust it would refuse everybody, which is an error here.
@@ -76,7 +76,7 @@ func NewServer(c Config) (*Server, error) {
 	case c.Rate < 1 || c.Rate > maxRate:
 		return nil, fmt.Errorf("%d requests a second: not between 1 and %d", c.Rate, maxRate)
 	}
-	decoy, err := newDecoy(c.Random)
+	decoy, err := newDecoy(c.Store.key, c.Random)
 	if err != nil {
 		return nil, fmt.Errorf("make key server: %w", err)
 	}
@@ -98,31 +98,31 @@ func (s *Server) OpenSession(ctx context.Context, from Source, r wire.SessionReq
 	entry := Entry{Time: now, Event: EventSession, Request: from.Request, Source: from.Address, Image: r.Image}
 	p, refusal := s.chains.verify(r)
 	if refusal != nil {
-		entry.Class, entry.Cause = refusal.Class, refusal.Cause.Error()
+		entry.refuse(refusal)
 		if err := s.store.write(ctx, func(t *transaction) error { return t.audit(entry) }); err != nil {
 			return wire.Session{}, err
 		}
 		return wire.Session{}, refusal
 	}
-	m, err := scanImage(s.store.read.row(ctx, `SELECT `+imageColumns+` FROM images WHERE name = ?`, r.Image).Scan)
-	if errors.Is(err, ErrNoImage) {
-		entry.Cause = "image is not registered: its measurement will be refused"
-		m, err = s.decoy.again()
-	}
+	f, err := s.store.find(ctx, r.Image)
 	if err != nil {
-		return wire.Session{}, err
+		return wire.Session{}, fmt.Errorf("make session: %w", err)
 	}
-	entry.Version = m.version
-	keys, start, err := sev.NewSession(p.pdh, m.policy.Guest, s.random)
+	guest, version, cause := s.admit(f, Attempt{Time: now, Address: from.Address, Platform: p.name, Chip: p.chip})
+	if f.image != nil {
+		entry.Version, entry.PolicyVersion = f.image.version, f.image.policyVersion
+	}
+	entry.Cause = cause
+	keys, start, err := sev.NewSession(p.pdh, guest, s.random)
 	if err != nil {
 		return wire.Session{}, fmt.Errorf("make session: %w", err)
 	}
 	defer keys.Wipe()
-	kept, err := s.keep(r.Image, entry.Version, p, now, keys)
+	kept, err := s.keep(r.Image, version, p, now, keys)
 	if err != nil {
 		return wire.Session{}, fmt.Errorf("make session: %w", err)
 	}
-	entry.Session, entry.Platform, entry.Policy = kept.id, p.name, m.policy.Guest.String()
+	entry.Session, entry.Platform, entry.Chip, entry.Policy, entry.Kind = kept.id, p.name, p.chip, guest.String(), string(modeOf(guest))
 	err = s.store.write(ctx, func(t *transaction) error {
 		gone, err := t.makeRoom(s.maxSessions, now)
 		if err != nil {
@@ -141,7 +141,36 @@ func (s *Server) OpenSession(ctx context.Context, from Source, r wire.SessionReq
 	if err != nil {
 		return wire.Session{}, fmt.Errorf("make session: %w", err)
 	}
-	return wire.Session{ID: kept.id, Policy: uint32(m.policy.Guest), DHCert: start.GODH[:], Blob: start.Session[:], Expires: kept.expires.UTC()}, nil
+	return wire.Session{ID: kept.id, Policy: uint32(guest), DHCert: start.GODH[:], Blob: start.Session[:], Expires: kept.expires.UTC()}, nil
+}
+
+// admit says under which guest policy a session is made, and of which version of the image it is: 0 if it is doomed from the
+// start, because there is no such image, or because its policy or a revocation says no already now. The host is not told: it gets a
+// session like any other, and its measurement is refused. One that may not ask sees the default policy, as for no image.
+func (s *Server) admit(f *found, a Attempt) (guest sev.Policy, version int64, cause string) {
+	about := f
+	if f.image == nil || f.image.policy.SEV == nil {
+		about = s.decoy
+	}
+	standing, secrets, err := about.open(s.store.key)
+	if err == nil {
+		secrets.wipe()
+	}
+	no := Judge(standing, a).Complaints // without evidence: the circumstances
+	guest = about.image.policy.SEV.Session()
+	switch {
+	case f.image == nil:
+		return guest, 0, "image is not registered: its measurement will be refused"
+	case f.image.policy.SEV == nil:
+		return guest, 0, fmt.Sprintf("%v (SEV): its measurement will be refused", ErrNoWay)
+	case err != nil:
+		return guest, 0, fmt.Sprintf("%v: its measurement will be refused", err)
+	case len(no) == 0:
+		return guest, f.image.version, ""
+	case !errors.Is(complaints(no), ErrRevoked):
+		guest = s.decoy.image.policy.SEV.Session()
+	}
+	return guest, 0, fmt.Sprintf("%v: its measurement will be refused", complaints(no))
 }
 
 // keep makes the session's row, with its keys sealed.
@@ -150,7 +179,7 @@ func (s *Server) keep(image string, version int64, p *platform, now time.Time, k
 	if _, err := io.ReadFull(s.random, id); err != nil {
 		return nil, fmt.Errorf("read random bytes: %w", err)
 	}
-	k := &session{id: hex.EncodeToString(id), kind: kindSEV, image: image, version: version, platform: p.name,
+	k := &session{id: hex.EncodeToString(id), kind: kindSEV, image: image, version: version, platform: p.name, chip: p.chip,
 		created: now, expires: now.Add(s.ttl).Truncate(time.Second), state: open}
 	plain := keys.Encode()
 	defer clear(plain)

@@ -1,6 +1,7 @@
 package keyserver
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"time"
@@ -34,6 +35,7 @@ type session struct {
 	image    string
 	version  int64  // of the image when the session was made; 0: there was none
 	platform string // product and digest of its PDH; empty for a challenge
+	chip     string // digest of its CEK's key; empty for a challenge
 	created  time.Time
 	expires  time.Time
 	state    state
@@ -46,7 +48,8 @@ func (s *session) purpose() [][]byte {
 	if s.kind != kindSEV {
 		what += " " + string(s.kind)
 	}
-	return [][]byte{[]byte(what), []byte(s.id), []byte(s.image), number(s.version), number(s.expires.Unix())}
+	return [][]byte{[]byte(what), []byte(s.id), []byte(s.image), number(s.version),
+		[]byte(s.platform), []byte(s.chip), number(s.expires.Unix())}
 }
 
 // session opens a launch session's policy and keys. The caller wipes them.
@@ -66,21 +69,22 @@ var errNoSession = errors.New("no such session")
 const (
 	keepEnded      = time.Hour
 	maxEnded       = 100_000
-	sessionColumns = `id, kind, image, image_version, platform, created, expires, state, sealed`
+	sessionColumns = `id, kind, image, image_version, platform, chip, created, expires, state, sealed`
 )
 
 func (t *transaction) insertSession(s *session) error {
-	_, err := t.exec(`INSERT INTO sessions (`+sessionColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		s.id, string(s.kind), s.image, s.version, s.platform, s.created.Unix(), s.expires.Unix(), string(s.state), s.sealed)
+	_, err := t.exec(`INSERT INTO sessions (`+sessionColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		s.id, string(s.kind), s.image, s.version, s.platform, s.chip, s.created.Unix(), s.expires.Unix(), string(s.state), s.sealed)
 	t.open.n++
 	return err
 }
 
-func (t *transaction) session(id string) (*session, error) {
+// readSession reads a session as it now is.
+func readSession(ctx context.Context, on queries, id string) (*session, error) {
 	s := new(session)
 	var created, expires int64
-	err := t.row(`SELECT `+sessionColumns+` FROM sessions WHERE id = ?`, id).
-		Scan(&s.id, &s.kind, &s.image, &s.version, &s.platform, &created, &expires, &s.state, &s.sealed)
+	err := on.row(ctx, `SELECT `+sessionColumns+` FROM sessions WHERE id = ?`, id).
+		Scan(&s.id, &s.kind, &s.image, &s.version, &s.platform, &s.chip, &created, &expires, &s.state, &s.sealed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, errNoSession
 	}
@@ -91,11 +95,11 @@ func (t *transaction) session(id string) (*session, error) {
 	return s, nil
 }
 
-// endSession ends an open session and drops its keys. Anything but one open session ended is an error.
+// endSession ends an open session and drops its keys. If it was not open any more, that is errStale.
 func (t *transaction) endSession(id string, how state) error {
 	n, err := t.exec(`UPDATE sessions SET state = ?, sealed = NULL WHERE id = ? AND state = 'open'`, string(how), id)
 	if err == nil && n != 1 {
-		err = errors.New("session is not open")
+		err = errStale
 	}
 	t.open.n--
 	return err

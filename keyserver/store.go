@@ -44,6 +44,8 @@ type Store struct {
 	statements *statements
 	key        *Key
 	random     io.Reader
+	parsed     imageCache
+	revoked    revocationCache
 
 	commits   atomic.Int64 // so far
 	batchTime time.Duration
@@ -196,7 +198,10 @@ func OpenStore(ctx context.Context, location string, key *Key, random io.Reader,
 		if err := d.migrate(ctx, on, now); err != nil {
 			return err
 		}
-		return checkKey(ctx, on, key)
+		if err := checkKey(ctx, on, key); err != nil {
+			return err
+		}
+		return upgrade(ctx, on, key, random)
 	})
 	if err != nil {
 		db.Close()

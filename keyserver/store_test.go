@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,16 +31,15 @@ func TestRegistrationNeeds(t *testing.T) {
 		{"name of a path", ErrName, func(r *Registration) { r.Name = "../web" }},
 		{"no name", ErrName, func(r *Registration) { r.Name = "" }},
 		{"name taken", ErrImageThere, func(r *Registration) { r.Name = "web" }},
-		{"empty policy", ErrPolicy, func(r *Registration) { r.Policy = Policy{} }},
-		{"debugging allowed", ErrPolicy, func(r *Registration) { r.Policy.Guest &^= sev.NoDebug }},
-		{"key sharing allowed", ErrPolicy, func(r *Registration) { r.Policy.Guest &^= sev.NoKeySharing }},
-		{"sending allowed", ErrPolicy, func(r *Registration) { r.Policy.Guest &^= sev.NoSend }},
-		{"unknown bit", ErrPolicy, func(r *Registration) { r.Policy.Guest |= 0x40 }},
-		{"minimum API not in the guest policy", ErrPolicy, func(r *Registration) { r.Policy.MinAPI.Major = 1 }},
+		{"empty policy", ErrNotSaid, func(r *Registration) { r.Policy = Policy{} }},
+		{"debugging allowed", ErrPolicy, func(r *Registration) { r.Policy.SEV.Guest &^= sev.NoDebug }},
+		{"key sharing allowed", ErrPolicy, func(r *Registration) { r.Policy.SEV.Guest &^= sev.NoKeySharing }},
+		{"sending allowed", ErrPolicy, func(r *Registration) { r.Policy.SEV.Guest &^= sev.NoSend }},
+		{"unknown bit", ErrPolicy, func(r *Registration) { r.Policy.SEV.Guest |= 0x40 }},
 		{"no passphrase", ErrNoSecret, func(r *Registration) { r.Passphrase = nil }},
 		{"passphrase larger than the secret area", sev.ErrTableTooLarge, func(r *Registration) { r.Passphrase = make([]byte, 3072-20) }},
 		{"no digest of the mode", ErrNoDigest, func(r *Registration) { r.Record.Digests = r.Record.Digests[2:] }},
-		{"no digest of SEV-ES", ErrNoDigest, func(r *Registration) { r.Record.Digests = r.Record.Digests[:2]; r.Policy.Guest |= sev.ES }},
+		{"no digest of SEV-ES", ErrNoDigest, func(r *Registration) { r.Record.Digests = r.Record.Digests[:2]; r.Policy.SEV.Guest |= sev.ES }},
 		{"no digest at all", measure.ErrRecord, func(r *Registration) { r.Record.Digests = nil }},
 		{"no header pin", measure.ErrRecord, func(r *Registration) { r.Record.Disk.HeaderPin = measure.Hash{} }},
 		{"no record", errAny, func(r *Registration) { r.Record = nil }},
@@ -59,7 +59,7 @@ func TestRegistrationNeeds(t *testing.T) {
 	}
 	// All complaints come at once.
 	err := Registration{}.Validate()
-	for _, want := range []error{ErrName, ErrPolicy, ErrNoSecret} {
+	for _, want := range []error{ErrName, ErrNotSaid, ErrNoSecret} {
 		if !errors.Is(err, want) {
 			t.Errorf("an empty registration is not told %q", want)
 		}
@@ -85,18 +85,16 @@ func TestReplaceAndRevoke(t *testing.T) {
 	l.good("web")
 
 	before = open()
-	must(t, l.store.Revoke(t.Context(), "web", l.clock()))
+	must(t, l.store.Revoke(t.Context(), Revocation{RevokedImage, "web", "sold", l.clock()}))
 	_, err = before.finish(t.Context(), l.client)
 	refusedAs(t, err, wire.Refused)
-	if cause := l.lastCause(); cause != "image is revoked" {
+	if cause := l.lastCause(); !strings.HasPrefix(cause, "image is revoked: sold") {
 		t.Errorf("audit says %q", cause)
 	}
-	_, err = l.store.db.Exec(`UPDATE images SET revoked = 0`) // by somebody without the store key
-	must(t, err)
 	before = open()
 	_, err = before.finish(t.Context(), l.client)
 	refusedAs(t, err, wire.Refused)
-	if err := l.store.Revoke(t.Context(), "nobody", l.clock()); !errors.Is(err, ErrNoImage) {
+	if err := l.store.Revoke(t.Context(), Revocation{RevokedImage, "nobody", "sold", l.clock()}); !errors.Is(err, ErrNoImage) {
 		t.Errorf("revoke of an unknown image: %v", err)
 	}
 	l.register("web", func(r *Registration) { r.Replace = true })
@@ -114,12 +112,26 @@ func TestChangedRows(t *testing.T) {
 		name, statement, cause string
 		begun                  bool // the session is there before the attack
 	}{
-		{"digests swapped", `UPDATE images SET record = (SELECT record FROM images WHERE name = 'theirs') WHERE name = 'web'`, "open image's secret", true},
-		{"policy swapped", `UPDATE images SET policy = (SELECT policy FROM images WHERE name = 'theirs') WHERE name = 'web'`, "policy is not the image's", true},
+		{"record swapped", `UPDATE images SET record = (SELECT record FROM images WHERE name = 'theirs') WHERE name = 'web'`, "open image's secret", true},
+		{"policy swapped", `UPDATE images SET policy = (SELECT policy FROM images WHERE name = 'theirs') WHERE name = 'web'`, "open image's secrets", true},
 		{"policy swapped before", `UPDATE images SET policy = (SELECT policy FROM images WHERE name = 'theirs') WHERE name = 'web'`, "open image's secret", false},
 		{"secret swapped", `UPDATE secrets SET sealed = (SELECT sealed FROM secrets WHERE image = 'theirs') WHERE image = 'web'`, "open image's secret", true},
 		{"secret of a twin", `UPDATE secrets SET sealed = (SELECT sealed FROM secrets WHERE image = 'twin') WHERE image = 'web'`, "open image's secret", true},
-		{"secret dropped", `DELETE FROM secrets WHERE image = 'web'`, "open image's secret", true},
+		{"secret dropped", `DELETE FROM secrets WHERE image = 'web'`, "open image's secrets", true},
+		{"policy back", `UPDATE images SET policy = (SELECT policy FROM policies WHERE image = 'web' AND version = 1) WHERE name = 'web'`, "open image's secrets", true},
+		{"policy and its version back", `UPDATE images SET policy_version = 1, policy = (SELECT policy FROM policies WHERE image = 'web' AND version = 1) WHERE name = 'web'`, "open image's secrets", true},
+		{"old policy beside a new record", `UPDATE images SET policy = (SELECT policy FROM policies WHERE image = 'web' AND version = 1),
+			record = (SELECT record FROM images WHERE name = 'theirs') WHERE name = 'web'`, "open image's secrets", true},
+		{"secrets of the version before", `UPDATE secrets SET sealed = (SELECT value FROM settings WHERE name = 'stolen') WHERE image = 'web'`, "open image's secrets", true},
+		{"count of releases back", `UPDATE releases SET n = n - 1`, errCount.Error(), true},
+		{"count of releases of a twin", `UPDATE releases SET n = 0, mac = (SELECT mac FROM releases WHERE image = 'twin') WHERE image = 'web'`, errCount.Error(), true},
+		{"count of releases dropped", `DELETE FROM releases`, errCount.Error(), true},
+		{"count of releases dropped before", `DELETE FROM releases`, errCount.Error(), false},
+		{"revocation dropped", `DELETE FROM revocations; UPDATE generation SET n = n + 1`, ErrRevocations.Error(), true},
+		{"revocation of another", `UPDATE revocations SET value = 'other/0123456789abcdef'; UPDATE generation SET n = n + 1`, ErrRevocations.Error(), true},
+		{"revocations and their MAC dropped", `DELETE FROM revocations; DELETE FROM settings WHERE name = 'revocations-mac'; UPDATE generation SET n = n + 1`, ErrRevocations.Error(), false},
+		{"platform of the session", `UPDATE sessions SET platform = 'test/0123456789abcdef' WHERE state = 'open'`, "open session's keys", true},
+		{"chip of the session", `UPDATE sessions SET chip = '' WHERE state = 'open'`, "open session's keys", true},
 		{"session of another image", `UPDATE sessions SET image = 'theirs' WHERE state = 'open'`, "open session's keys", true},
 		{"session lives longer", `UPDATE sessions SET expires = expires + 3600 WHERE state = 'open'`, "open session's keys", true},
 		{"version back", `UPDATE images SET version = version + 1; UPDATE sessions SET image_version = image_version + 1 WHERE state = 'open'`, "open session's keys", true},
@@ -128,18 +140,26 @@ func TestChangedRows(t *testing.T) {
 			l := newLab(t)
 			l.register("web")
 			l.register("theirs", func(r *Registration) {
-				r.Policy.Guest |= sev.Domain
+				r.Policy.SEV.Guest |= sev.Domain
 				r.Passphrase = []byte("theirs")
 				r.Record.MadeWith["by"] = "them"
 			})
 			l.register("twin", func(r *Registration) { r.Passphrase = []byte("theirs") })
+			must(t, l.store.Revoke(t.Context(), Revocation{RevokedChip, "lost/0123456789abcdef", "lost", l.clock()}))
+			_, err := l.store.db.Exec(`INSERT INTO settings (name, value) SELECT 'stolen', sealed FROM secrets WHERE image = 'web'`)
+			must(t, err)
+			l.register("web", func(r *Registration) { r.Replace = true })
+			p := DefaultPolicy()
+			p.Releases = Only(int64(100))
+			_, err = l.store.SetPolicy(t.Context(), "web", p, l.clock())
+			must(t, err)
 			l.good("web")
 			h := newLaunch(platforms()[0], "web")
 			if attack.begun {
 				must(t, h.begin(t.Context(), l.client))
 				h.measure(t)
 			}
-			_, err := l.store.db.Exec(attack.statement)
+			_, err = l.store.db.Exec(attack.statement)
 			must(t, err)
 			if !attack.begun {
 				must(t, h.begin(t.Context(), l.client))
@@ -147,8 +167,8 @@ func TestChangedRows(t *testing.T) {
 			}
 			_, err = h.finish(t.Context(), l.client)
 			refusedAs(t, err, wire.Refused)
-			if cause := l.lastCause(); !strings.Contains(cause, attack.cause) {
-				t.Errorf("audit says %q, want %q in it", cause, attack.cause)
+			if !slices.ContainsFunc(l.rows(), func(r Row) bool { return r.Session == h.session.ID && strings.Contains(r.Cause, attack.cause) }) {
+				t.Errorf("audit says %q, want %q in it", l.lastCause(), attack.cause)
 			}
 		})
 	}
@@ -290,4 +310,65 @@ func TestDiskFull(t *testing.T) {
 	must(t, err)
 	h.unlocked(t, packet)
 	l.rows()
+}
+
+// TestNoNewMACForAChangedList lets somebody drop a revocation and wait for the owner to change something: the list is not signed anew.
+func TestNoNewMACForAChangedList(t *testing.T) {
+	for name, change := range map[string]func(*lab) error{
+		"register": func(l *lab) error {
+			_, err := l.store.Register(t.Context(), Registration{Name: "new", Record: testRecord(), Policy: DefaultPolicy(), Passphrase: testPassphrase}, l.clock())
+			return err
+		},
+		"revoke": func(l *lab) error {
+			return l.store.Revoke(t.Context(), Revocation{RevokedImage, "web", "sold", l.clock()})
+		},
+		"unrevoke": func(l *lab) error {
+			return l.store.Unrevoke(t.Context(), RevokedDigest, strings.Repeat("00", 32), l.clock())
+		},
+		"list": func(l *lab) error { _, err := l.store.Revocations(t.Context()); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			l.register("web")
+			for _, digest := range []string{"00", "11"} {
+				must(t, l.store.Revoke(t.Context(), Revocation{RevokedDigest, strings.Repeat(digest, 32), "lost", l.clock()}))
+			}
+			_, err := l.store.db.Exec(`DELETE FROM revocations WHERE value LIKE '11%'`)
+			must(t, err)
+			if err := change(l); !errors.Is(err, ErrRevocations) {
+				t.Errorf("got %v", err)
+			}
+			_, err = newLaunch(platforms()[0], "web").run(t, l.client)
+			if name == "list" {
+				return // the generation is that of the list which the server knows: it goes by that
+			}
+			if err != nil {
+				refusedAs(t, err, wire.Refused)
+			}
+		})
+	}
+}
+
+// TestRevocationForms takes what can be revoked and nothing else.
+func TestRevocationForms(t *testing.T) {
+	chip := strings.Repeat("0f", 32)
+	for _, good := range []Revocation{
+		{RevokedImage, "web", "x", time.Time{}}, {RevokedDigest, chip, "x", time.Time{}}, {RevokedDigest, strings.Repeat("0", 96), "x", time.Time{}},
+		{RevokedChip, chip, "x", time.Time{}}, {RevokedChip, chip + chip, "x", time.Time{}}, {RevokedChip, "Milan/0123456789abcdef", "x", time.Time{}},
+		{RevokedSecret, "web/" + sev.DiskPassphrase.String(), "x", time.Time{}},
+	} {
+		if err := good.Validate(); err != nil {
+			t.Errorf("%+v: %v", good, err)
+		}
+	}
+	for _, bad := range []Revocation{
+		{}, {RevokedImage, "../web", "x", time.Time{}}, {RevokedDigest, chip[2:], "x", time.Time{}}, {RevokedDigest, strings.ToUpper(chip), "x", time.Time{}},
+		{RevokedChip, "Milan", "x", time.Time{}}, {RevokedChip, "Mi lan/0123456789abcdef", "x", time.Time{}}, {RevokedSecret, "web", "x", time.Time{}},
+		{RevokedSecret, "web/" + strings.ToUpper(sev.DiskPassphrase.String()), "x", time.Time{}}, {"host", "web", "x", time.Time{}},
+		{RevokedImage, "web", "", time.Time{}}, {RevokedImage, "web", "a\nb", time.Time{}}, {RevokedImage, "web", strings.Repeat("x", 257), time.Time{}},
+	} {
+		if err := bad.Validate(); !errors.Is(err, ErrRevocation) {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
 }

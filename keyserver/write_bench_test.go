@@ -3,6 +3,7 @@ package keyserver
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ func BenchmarkWrites(b *testing.B) {
 		b.Run(fmt.Sprintf("clients=%d/open=%d", at.clients, at.open), func(b *testing.B) {
 			l := newLab(b)
 			l.register("web")
-			keys, _, err := sev.NewSession(platforms()[0].Chain.PDH, DefaultPolicy().Guest, rand.Reader)
+			keys, _, err := sev.NewSession(platforms()[0].Chain.PDH, DefaultPolicy().SEV.Session(), rand.Reader)
 			must(b, err)
 			bound := DefaultMaxSessions
 			if at.open > 0 {
@@ -93,31 +94,39 @@ func (l *lab) exchange(t testing.TB, keys *sev.Session, bound int) error {
 	if err != nil {
 		return err
 	}
-	return l.store.write(t.Context(), func(tx *transaction) error {
-		s, err := tx.session(kept.id)
+	for {
+		read, err := readSession(t.Context(), l.store.read, kept.id)
 		if err != nil {
 			return err
 		}
-		if _, err := l.key.open(s.sealed, s.purpose()...); err != nil {
+		if _, err := l.key.open(read.sealed, read.purpose()...); err != nil {
 			return err
 		}
-		m, err := tx.image("web")
+		f, err := l.store.find(t.Context(), "web")
 		if err != nil {
 			return err
 		}
-		secret, err := tx.passphrase(m)
+		_, secrets, err := f.open(l.key)
 		if err != nil {
 			return err
 		}
-		clear(secret)
-		if err := tx.endSession(kept.id, released); err != nil {
+		secrets.wipe()
+		err = l.store.write(t.Context(), func(tx *transaction) error {
+			if err := tx.endSession(kept.id, released); err != nil {
+				return err
+			}
+			if err := tx.countRelease(f); err != nil {
+				return err
+			}
+			e := entry
+			e.Event = EventRelease
+			e.Digest = hex.EncodeToString(goodDigest[:])
+			return tx.audit(e)
+		})
+		if !errors.Is(err, errStale) {
 			return err
 		}
-		e := entry
-		e.Event = EventRelease
-		e.Digest = hex.EncodeToString(goodDigest[:])
-		return tx.audit(e)
-	})
+	}
 }
 
 // fillSessions puts open sessions into the table, which nobody will ever finish.

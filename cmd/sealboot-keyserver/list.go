@@ -21,8 +21,8 @@ func (a *app) listCommand() *cobra.Command {
 		Short: "List the registered images",
 		Long: `list prints the images of a store, by name. Secrets are never printed.
 
---json prints an array of {"name", "version", "registered", "revoked", "mode", "policy", "digests",
-"disk_uuid"}.`,
+--json prints an array of {"name", "version", "registered", "revoked", "mode", "policy",
+"policy_version", "digests", "disk_uuid", "released"}.`,
 		Example: `  sealboot-keyserver list --store keys --json`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
@@ -69,7 +69,8 @@ func (a *app) revokeCommand() *cobra.Command {
 				return err
 			}
 			defer closing(s, &err)
-			if err := s.Revoke(cmd.Context(), args[0], time.Now()); errors.Is(err, keyserver.ErrNoImage) {
+			revocation := keyserver.Revocation{Kind: keyserver.RevokedImage, Value: args[0], Reason: "by command", Time: time.Now()}
+			if err := s.Revoke(cmd.Context(), revocation); errors.Is(err, keyserver.ErrNoImage) {
 				return cli.Refusef("%v", err)
 			} else if err != nil {
 				return err
@@ -145,6 +146,9 @@ func auditLine(row keyserver.Row) string {
 	}
 	if row.Cause != "" {
 		line += fmt.Sprintf(" cause=%q", row.Cause)
+	}
+	if row.Reason != "" {
+		line += fmt.Sprintf(" reason=%q", row.Reason)
 	}
 	return line
 }

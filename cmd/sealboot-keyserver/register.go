@@ -68,18 +68,18 @@ made when they are not there. A running server sees the image at once.
 			}
 			digests := 0
 			for _, d := range r.Digests {
-				if d.Mode == policy.Mode() {
+				if d.Mode == policy.SEV.Mode() {
 					digests++
 				}
 			}
-			fmt.Fprintf(a.stderr, "registered image %s, version %d: %d digests of mode %s, policy %v\n", name, version, digests, policy.Mode(), policy.Guest)
+			fmt.Fprintf(a.stderr, "registered image %s, version %d: %d digests of mode %s, policy %v\n", name, version, digests, policy.SEV.Mode(), policy.SEV.Session())
 			if asJSON {
 				return json.NewEncoder(a.stdout).Encode(struct {
 					Name    string       `json:"name"`
 					Version int64        `json:"version"`
 					Mode    measure.Mode `json:"mode"`
 					Digests int          `json:"digests"`
-				}{name, version, policy.Mode(), digests})
+				}{name, version, policy.SEV.Mode(), digests})
 			}
 			return nil
 		},
@@ -99,14 +99,14 @@ made when they are not there. A running server sees the image at once.
 func registerPolicy(es bool, minAPI string) (keyserver.Policy, error) {
 	policy := keyserver.DefaultPolicy()
 	if es {
-		policy.Guest |= sev.ES
+		policy.SEV.Guest |= sev.ES
 	}
 	if minAPI != "" {
 		api, err := parseAPI(minAPI)
 		if err != nil {
 			return keyserver.Policy{}, err
 		}
-		policy = policy.WithMinAPI(api)
+		policy.SEV.MinAPI = keyserver.Only(api)
 	}
 	return policy, nil
 }

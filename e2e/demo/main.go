@@ -171,7 +171,7 @@ func (d *demo) tampered(ctx context.Context) error {
 	}
 	last := decisions[len(decisions)-1]
 	d.say("  host sees:  %s (exit code %d)", strings.TrimSpace(o.Stderr), o.Code)
-	d.say("  owner sees: %s: %s", last.Class, last.Cause)
+	d.say("  owner sees: %s: %s: %s", last.Class, last.Cause, last.Reason)
 	if o.Code != 3 || o.Proof != "" || o.Console != "" || last.Event != "release" || last.Class == "" {
 		return fmt.Errorf("the tampered firmware was not refused (exit code %d)\n%s%s", o.Code, o.Console, o.Stderr)
 	}

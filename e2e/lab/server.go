@@ -98,7 +98,7 @@ func (s *Server) Stop() error {
 
 // Decision is a row of the key server's audit log.
 type Decision struct {
-	Event, Class, Cause, Image, Session string
+	Event, Class, Cause, Reason, Image, Session string
 }
 
 // Audit reads the key server's audit log and has its chain checked.

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"io"
 	"reflect"
@@ -195,5 +196,14 @@ func TestClasses(t *testing.T) {
 	}
 	if c := Class("other"); c.Status() != 500 || c.Title() != "" {
 		t.Error("an unknown class is known")
+	}
+}
+
+// TestConfirmationMAC holds the MAC to a value that `{ printf 'sealboot used 1\0'; printf 736869e5-84f0-4973-92ec-06879ce3da0b; } |
+// openssl dgst -sha256 -mac HMAC -macopt hexkey:$(printf '07%.0s' $(seq 32))` gave.
+func TestConfirmationMAC(t *testing.T) {
+	const want = "777b01aca3141b9d996e75a860f10a6d01dfd5b8f5fa17e7e61114c5b7e6a9ad"
+	if got := hex.EncodeToString(ConfirmationMAC(fill(32, 7), goodConfirm.Secret)); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
