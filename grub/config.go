@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // Config is what the owner decides about the start of a machine. It becomes part of the
@@ -33,7 +34,9 @@ func (e *ConfigError) Error() string { return fmt.Sprintf("%s: %s", e.Setting, e
 // (COMMAND_LINE_SIZE), and what GRUB puts before this is well below 400.
 const maxAppend = 1536
 
-var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+var uuidForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+})
 
 // ours are the words of the kernel's command line that the module writes, and those that
 // would take the initramfs away from it.
@@ -45,7 +48,7 @@ func (c Config) Validate() error {
 	complain := func(setting, format string, args ...any) {
 		problems = append(problems, &ConfigError{Setting: setting, Problem: fmt.Sprintf(format, args...)})
 	}
-	if c.DiskUUID != "" && !uuidForm.MatchString(c.DiskUUID) {
+	if c.DiskUUID != "" && !uuidForm().MatchString(c.DiskUUID) {
 		complain("disk UUID", "%q is no UUID in lower case", c.DiskUUID)
 	}
 	if len(c.Append) > maxAppend {

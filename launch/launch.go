@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/sealboot/sealboot/keyserver/wire"
 )
@@ -48,7 +49,7 @@ type Spec struct {
 	Extra      []string
 }
 
-var memoryForm = regexp.MustCompile(`^[1-9][0-9]{0,8}[MGT]$`)
+var memoryForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[1-9][0-9]{0,8}[MGT]$`) })
 
 // Validate reports everything that is wrong.
 func (s Spec) Validate() error {
@@ -69,7 +70,7 @@ func (s Spec) Validate() error {
 	if s.DiskFormat != "qcow2" && s.DiskFormat != "raw" {
 		complain("disk format %q is neither qcow2 nor raw", s.DiskFormat)
 	}
-	if !memoryForm.MatchString(s.Memory) {
+	if !memoryForm().MatchString(s.Memory) {
 		complain("memory %q is not of the form 1024M or 4G", s.Memory)
 	}
 	if s.CPUs < 1 || s.CPUs > 512 {

@@ -36,6 +36,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"slices"
 	"strings"
 
@@ -115,6 +116,10 @@ type Spec struct {
 	// SNPOVMFHash). Firmware is then read only for its tables. SNP only.
 	OVMFHash []byte
 
+	// FirmwareSHA256 is a SHA-256 that has taken the whole firmware, as a caller has it that hashes while it reads: modes SEV
+	// and SEVES go on from there, and write to it. nil: Digest hashes Firmware.
+	FirmwareSHA256 hash.Hash
+
 	// SVSM is Coconut-SVSM's image, and VarsSize that of the firmware's variable store, above which the firmware
 	// stands and below which the SVSM does (mode SNPSVSM, which takes no kernel and knows QEMU alone).
 	SVSM     []byte
@@ -163,6 +168,9 @@ func (s Spec) Validate() error {
 	}
 	if s.Mode == SEVES && s.GuestFeatures&featureSNPActive != 0 {
 		complain("guest features %#x: bit 0 is SEV-SNP itself, not of mode %s", s.GuestFeatures, SEVES)
+	}
+	if s.FirmwareSHA256 != nil && s.Mode != SEV && s.Mode != SEVES {
+		complain("a SHA-256 of the firmware, of which mode %s makes none", s.Mode)
 	}
 	s.complainSVSM(complain)
 	if s.OVMFHash != nil && (s.Mode != SNP || len(s.OVMFHash) != ldSize) {
@@ -217,8 +225,11 @@ func Digest(s Spec) ([]byte, error) {
 	if s.Mode == SNP || s.Mode == SNPOVMFHash {
 		return s.snpDigest(img)
 	}
-	h := sha256.New()
-	h.Write(s.Firmware)
+	h := s.FirmwareSHA256
+	if h == nil {
+		h = sha256.New()
+		h.Write(s.Firmware)
+	}
 	if s.HashKernel {
 		area, ok := img.HashesArea()
 		if !ok {

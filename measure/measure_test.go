@@ -284,3 +284,25 @@ func BenchmarkDigest(b *testing.B) {
 		})
 	}
 }
+
+// TestFirmwareSHA256 gives Digest a hash that has taken the firmware, as a caller does that hashes while it reads.
+func TestFirmwareSHA256(t *testing.T) {
+	snp := goodSNP(t)
+	es := Spec{Mode: SEVES, Firmware: snp.Firmware, VCPUs: snp.VCPUs, VCPUType: snp.VCPUType}
+	for _, s := range []Spec{es, {Mode: SEV, Firmware: snp.Firmware}} {
+		want := mustDigest(t, s)
+		s.FirmwareSHA256 = sha256.New()
+		if bytes.Equal(mustDigest(t, s), want) {
+			t.Errorf("%s: the hash was not looked at", s.Mode)
+		}
+		s.FirmwareSHA256 = sha256.New()
+		s.FirmwareSHA256.Write(s.Firmware)
+		if !bytes.Equal(mustDigest(t, s), want) {
+			t.Errorf("%s: another digest", s.Mode)
+		}
+	}
+	snp.FirmwareSHA256 = sha256.New()
+	if _, err := Digest(snp); !errors.Is(err, ErrSpec) {
+		t.Errorf("mode %s with a SHA-256: %v", snp.Mode, err)
+	}
+}

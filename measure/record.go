@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"sync"
 
 	"github.com/sealboot/sealboot/ovmf"
 )
@@ -271,7 +272,9 @@ func (r *Record) Encode() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+var uuidForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+})
 
 // Validate reports all that is wrong with the record at once.
 func (r *Record) Validate() error {
@@ -304,7 +307,7 @@ func (r *Record) Validate() error {
 		}
 		seen[d.key()] = true
 	}
-	if !uuidForm.MatchString(r.Disk.UUID) {
+	if !uuidForm().MatchString(r.Disk.UUID) {
 		complain("disk UUID %q", r.Disk.UUID)
 	}
 	if r.Disk.HeaderPin == (Hash{}) {

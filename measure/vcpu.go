@@ -3,6 +3,7 @@ package measure
 import (
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // Signature composes CPUID Fn0000_0001_EAX from family, model and stepping (AMD, CPUID Specification 25481).
@@ -28,7 +29,7 @@ var vcpuTypes = []struct {
 	{"EPYC-Turin", 1, Signature(26, 0, 0)},
 }
 
-var vcpuSignatures = func() map[string]uint32 {
+var vcpuSignatures = sync.OnceValue(func() map[string]uint32 {
 	m := map[string]uint32{"EPYC-IBPB": Signature(23, 1, 2)} // QEMU's old name for EPYC-v2
 	for _, t := range vcpuTypes {
 		m[t.name] = t.signature
@@ -37,12 +38,12 @@ var vcpuSignatures = func() map[string]uint32 {
 		}
 	}
 	return m
-}()
+})
 
 // VCPUTypes lists the CPU models that Digest knows.
 func VCPUTypes() []string {
-	names := make([]string, 0, len(vcpuSignatures))
-	for name := range vcpuSignatures {
+	names := make([]string, 0, len(vcpuSignatures()))
+	for name := range vcpuSignatures() {
 		names = append(names, name)
 	}
 	slices.Sort(names)
@@ -51,7 +52,7 @@ func VCPUTypes() []string {
 
 // VCPUSignature gives the signature of one of QEMU's CPU models.
 func VCPUSignature(vcpuType string) (uint32, bool) {
-	sig, ok := vcpuSignatures[vcpuType]
+	sig, ok := vcpuSignatures()[vcpuType]
 	return sig, ok
 }
 

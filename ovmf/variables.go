@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"regexp"
+	"sync"
 	"unicode/utf16"
 
 	"github.com/sealboot/sealboot/internal/guid"
@@ -30,7 +31,9 @@ const (
 
 // bootVariable matches the variables that make the firmware boot or load something (UEFI specification,
 // 3.3, globally defined variables).
-var bootVariable = regexp.MustCompile(`^(Boot|Driver|SysPrep|OsRecovery|PlatformRecovery)(Order|Next|[0-9A-Fa-f]{4})$`)
+var bootVariable = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(Boot|Driver|SysPrep|OsRecovery|PlatformRecovery)(Order|Next|[0-9A-Fa-f]{4})$`)
+})
 
 // variable is one that was set in the image.
 type variable struct {
@@ -135,7 +138,7 @@ func (r *LintReport) lintVariables(t *Tree) {
 		boots, others := 0, 0
 		for _, variable := range list {
 			switch {
-			case !bootVariable.MatchString(variable.name):
+			case !bootVariable().MatchString(variable.name):
 				if others++; others <= most {
 					r.add("variables", Warning, "variable %q (%v)", variable.name, variable.vendor)
 				}

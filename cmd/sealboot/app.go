@@ -26,7 +26,7 @@ disk's passphrase to that firmware alone, and starts the machine.
 
 Exit codes: 0 yes, 1 broken, 2 wrong use, 3 a clear no (refused, does not match).`,
 	}
-	root.AddCommand(a.commands()...)
+	a.addCommands(root, args)
 	return cli.Run(ctx, root, args, stdin, stdout, stderr)
 }
 

@@ -162,7 +162,7 @@ func (f *explainFlags) readFirmware(q *explain.Query) error {
 		list  *[]explain.Firmware
 	}{{f.firmware, &q.Firmware}, {f.svsm, &q.SVSM}} {
 		for _, name := range files.names {
-			data, err := readAtOnce(name, ovmf.MaxSize)
+			data, err := readAtOnce(name, ovmf.MaxSize, nil)
 			if err != nil {
 				return fmt.Errorf("read firmware: %w", err)
 			}

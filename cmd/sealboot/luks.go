@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/luks"
 )
 
@@ -79,7 +80,7 @@ func (l *luksFile) Sync() error                             { return l.file.Sync
 func (l *luksFile) Close() error                            { return l.file.Close() }
 
 // openHeader opens the file and reads the header, and warns when only one copy of it is whole.
-func (a *app) openHeader(path string, offset byteSize, change bool) (*luksFile, *luks.Header, error) {
+func (a *app) openHeader(path string, offset cli.ByteSize, change bool) (*luksFile, *luks.Header, error) {
 	mode := os.O_RDONLY
 	if change {
 		mode = os.O_RDWR

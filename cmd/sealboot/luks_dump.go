@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/luks"
 )
 
@@ -47,7 +48,7 @@ type luksDumpSlot struct {
 }
 
 func (a *app) luksDumpCommand() *cobra.Command {
-	var offset byteSize
+	var offset cli.ByteSize
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "dump FILE",
@@ -78,7 +79,7 @@ the same when passphrases change).`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	offset.addOffset(cmd)
+	offset.AddOffset(cmd)
 	return cmd
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/luks"
 )
 
@@ -20,13 +21,13 @@ const minimalPassphrase = 32
 // kdfFlags choose how a passphrase is stretched.
 type kdfFlags struct {
 	kind                       string
-	memory                     byteSize
+	memory                     cli.ByteSize
 	time, parallel, iterations int
 }
 
 func (k *kdfFlags) addTo(cmd *cobra.Command) {
 	d := luks.DefaultArgon2id
-	k.memory = byteSize(d.MemoryKiB) << 10
+	k.memory = cli.ByteSize(d.MemoryKiB) << 10
 	flags := cmd.Flags()
 	flags.StringVar(&k.kind, "kdf", "argon2id", "how the passphrase is stretched: argon2id, pbkdf2, or minimal (for 32 random bytes or more; opens at once in GRUB)")
 	flags.Var(&k.memory, "kdf-memory", "memory of argon2id, up to 1G")
@@ -58,8 +59,8 @@ func (a *app) luksFormatCommand() *cobra.Command {
 		spec             luks.Spec
 		kdf              kdfFlags
 		keyFile          string
-		offset           byteSize
-		size, dataOffset byteSize
+		offset           cli.ByteSize
+		size, dataOffset cli.ByteSize
 		force            bool
 	)
 	cmd := &cobra.Command{
@@ -114,7 +115,7 @@ all that was there is lost.`,
 	flags.IntVar(&spec.SectorSize, "sector-size", 4096, "bytes that are encrypted at a time: 512 or 4096")
 	flags.Var(&dataOffset, "data-offset", "where the data begins (default: 16M)")
 	flags.BoolVar(&force, "force", false, "overwrite what FILE holds")
-	offset.addOffset(cmd)
+	offset.AddOffset(cmd)
 	kdf.addTo(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("sector-size", cobra.FixedCompletions([]string{"512", "4096"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

@@ -7,12 +7,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/luks"
 )
 
 func (a *app) luksOpenCommand() *cobra.Command {
 	var keyFile string
-	var offset byteSize
+	var offset cli.ByteSize
 	cmd := &cobra.Command{
 		Use:   "open FILE --key-file FILE",
 		Short: "Say which key slot a passphrase opens",
@@ -41,7 +42,7 @@ if it opens none. Nothing is mapped or mounted.`,
 		},
 	}
 	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with the passphrase, - for standard input")
-	offset.addOffset(cmd)
+	offset.AddOffset(cmd)
 	return cmd
 }
 
@@ -69,7 +70,7 @@ which is printed. The old slot's place is overwritten, but snapshots, backups an
 func (a *app) luksNewKeyCommand(cmd *cobra.Command, change changeFunc) *cobra.Command {
 	var (
 		keyFile, newKeyFile string
-		offset              byteSize
+		offset              cli.ByteSize
 		kdf                 kdfFlags
 	)
 	cmd.Args = cobra.ExactArgs(1)
@@ -111,7 +112,7 @@ func (a *app) luksNewKeyCommand(cmd *cobra.Command, change changeFunc) *cobra.Co
 	}
 	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with a passphrase that opens the disk, - for standard input")
 	cmd.Flags().StringVar(&newKeyFile, "new-key-file", "", "file with the new passphrase, - for standard input")
-	offset.addOffset(cmd)
+	offset.AddOffset(cmd)
 	kdf.addTo(cmd)
 	return cmd
 }
@@ -121,7 +122,7 @@ type changeFunc = func(*luks.Header, luks.Disk, []byte, []byte, luks.KDF, io.Rea
 
 func (a *app) luksRemoveKeyCommand() *cobra.Command {
 	var keyFile string
-	var offset byteSize
+	var offset cli.ByteSize
 	slot := -1
 	cmd := &cobra.Command{
 		Use:   "remove-key FILE --key-file FILE",
@@ -159,6 +160,6 @@ last key slot is refused (exit code 3): without it nothing opens the disk any mo
 	}
 	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with the passphrase, - for standard input")
 	cmd.Flags().IntVar(&slot, "slot", -1, "remove this key slot instead; the passphrase opens any")
-	offset.addOffset(cmd)
+	offset.AddOffset(cmd)
 	return cmd
 }

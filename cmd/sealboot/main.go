@@ -4,4 +4,4 @@ package main
 
 import "github.com/sealboot/sealboot/internal/cli"
 
-func main() { cli.Main(run) }
+func main() { cli.Main(run, "measure") }

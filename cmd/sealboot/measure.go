@@ -1,17 +1,14 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
-	"io"
-	"os"
-	"runtime/debug"
+	"hash"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/ovmf"
@@ -64,10 +61,7 @@ are fixed: a record that was edited or reformatted is refused.`,
   sealboot measure --mode snp:svsm --ovmf OVMF_CODE.fd --svsm svsm.bin --vars-file OVMF_VARS.fd --vcpus 4 --vcpu-type EPYC-v4 --profiles all
   sealboot measure --list-profiles`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			debug.SetGCPercent(400) // a run reads its files once and ends: collecting before 16 MiB costs a tenth of it
-			return f.run(a, cmd.Flags())
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(a, cmd.Flags()) },
 	}
 	f.register(cmd)
 	cmd.AddCommand(a.measureIDBlockCommand())
@@ -110,8 +104,9 @@ func (f *measureFlags) register(cmd *cobra.Command) {
 	}
 }
 
-// spec reads the files and says what is launched. Wrong use is told before any file is read.
-func (f *measureFlags) spec(flags *pflag.FlagSet) (measure.Spec, error) {
+// spec reads the files and says what is launched; once says that it is for one digest. Wrong use is told before any file
+// is read.
+func (f *measureFlags) spec(flags *pflag.FlagSet, once bool) (measure.Spec, error) {
 	var none measure.Spec
 	mode := measure.Mode(f.mode)
 	cpus := mode.MeasuresVCPUs()
@@ -166,33 +161,16 @@ func (f *measureFlags) spec(flags *pflag.FlagSet) (measure.Spec, error) {
 		if file.name == "" {
 			continue
 		}
-		if *file.data, err = readAtOnce(file.name, file.most); err != nil {
+		var sum hash.Hash
+		if once && file.data == &s.Firmware && (mode == measure.SEV || mode == measure.SEVES) {
+			sum = sha256.New()
+			s.FirmwareSHA256 = sum
+		}
+		if *file.data, err = readAtOnce(file.name, file.most, sum); err != nil {
 			return none, err
 		}
 	}
 	return s, nil
-}
-
-// readAtOnce is readBounded with one allocation, in large pages, for a file that keeps its size.
-func readAtOnce(name string, most int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() || info.Size() > most {
-		return readBounded(name, most)
-	}
-	data := make([]byte, info.Size())
-	if len(data) > 0 { // fewer page faults while it is read; a kernel without either is as right, only slower
-		unix.Madvise(data, unix.MADV_HUGEPAGE)
-		unix.Madvise(data, unix.MADV_POPULATE_WRITE)
-	}
-	if _, err := io.ReadFull(f, data); err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	return data, nil
 }
 
 // vcpu takes the vCPU's type or signature from the one of three ways to give it.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/measure/idblock"
 )
 
@@ -219,7 +220,7 @@ func (a *app) readIDBlockText(name string) (idblock.Block, *idblock.Auth, error)
 	if name == "-" {
 		text, err = io.ReadAll(io.LimitReader(a.stdin, idblock.MaxText+1))
 	} else {
-		text, err = readBounded(name, idblock.MaxText)
+		text, err = cli.ReadBounded(name, idblock.MaxText)
 	}
 	if err != nil {
 		return idblock.Block{}, nil, err
@@ -248,7 +249,7 @@ func readIDBlockFiles(blockFile, authFile string) (idblock.Block, *idblock.Auth,
 
 // readBlock reads a block as it is, or in base64.
 func readBlock(name string, size int) ([]byte, error) {
-	data, err := readBounded(name, idblock.MaxText)
+	data, err := cli.ReadBounded(name, idblock.MaxText)
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +263,7 @@ func readBlock(name string, size int) ([]byte, error) {
 }
 
 func readIDKey(name string) (*ecdsa.PrivateKey, error) {
-	text, err := readBounded(name, idblock.MaxText)
+	text, err := cli.ReadBounded(name, idblock.MaxText)
 	if err != nil {
 		return nil, err
 	}

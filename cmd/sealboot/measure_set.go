@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -18,9 +16,6 @@ import (
 	"github.com/sealboot/sealboot/measure"
 )
 
-// maxVCPUs bounds the numbers in --vcpus.
-const maxVCPUs = 4096
-
 func (f *measureFlags) run(a *app, flags *pflag.FlagSet) error {
 	if f.list {
 		return f.listProfiles(a)
@@ -29,7 +24,7 @@ func (f *measureFlags) run(a *app, flags *pflag.FlagSet) error {
 	var profiles []measure.Profile
 	var err error
 	if f.vcpus != "" {
-		if vcpus, err = parseVCPUs(f.vcpus); err != nil {
+		if vcpus, err = cli.ParseVCPUs(f.vcpus); err != nil {
 			return err
 		}
 	}
@@ -46,7 +41,7 @@ func (f *measureFlags) run(a *app, flags *pflag.FlagSet) error {
 	case svsm && (many || f.json || f.record != ""):
 		return usagef("mode snp:svsm needs --profiles for sets, --json and --record")
 	}
-	spec, err := f.spec(flags)
+	spec, err := f.spec(flags, !many)
 	if err != nil {
 		return err
 	}
@@ -131,27 +126,6 @@ func (f *measureFlags) listProfiles(a *app) error {
 		}
 	}
 	return nil
-}
-
-// parseVCPUs reads numbers and ranges between commas, and gives them in order, each once.
-func parseVCPUs(text string) ([]int, error) {
-	var list []int
-	for part := range strings.SplitSeq(text, ",") {
-		low, high, isRange := strings.Cut(part, "-")
-		if !isRange {
-			high = low
-		}
-		from, err := strconv.ParseUint(low, 10, 16)
-		to, err2 := strconv.ParseUint(high, 10, 16)
-		if err != nil || err2 != nil || from < 1 || from > to || to > maxVCPUs {
-			return nil, usagef("--vcpus %q: numbers from 1 to %d, and ranges of them", text, maxVCPUs)
-		}
-		for n := from; n <= to && len(list) <= maxVCPUs; n++ {
-			list = append(list, int(n))
-		}
-	}
-	slices.Sort(list)
-	return slices.Compact(list), nil
 }
 
 // checkSVSM takes the size of the variable store from the one of two ways to give it.

@@ -4,11 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/ovmf"
 )
 
@@ -32,11 +32,11 @@ anything but GRUB is refused.`,
 		Example: `  sealboot ovmf bundle --firmware OVMF.amdsev.fd --grub grub.efi --output firmware.fd`,
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			image, err := readBounded(firmware, ovmf.MaxSize)
+			image, err := cli.ReadBounded(firmware, ovmf.MaxSize)
 			if err != nil {
 				return fmt.Errorf("read firmware: %w", err)
 			}
-			application, err := readBounded(grub, ovmf.MaxSize)
+			application, err := cli.ReadBounded(grub, ovmf.MaxSize)
 			if err != nil {
 				return fmt.Errorf("read GRUB: %w", err)
 			}
@@ -71,7 +71,7 @@ size, files, free}], grub {size, sha256, room, packed} or null, problems (none: 
   sealboot ovmf inspect --json firmware.fd | jq .grub.sha256`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			image, err := readBounded(args[0], ovmf.MaxSize)
+			image, err := cli.ReadBounded(args[0], ovmf.MaxSize)
 			if err != nil {
 				return fmt.Errorf("read firmware: %w", err)
 			}
@@ -126,28 +126,4 @@ func printFirmware(w io.Writer, r *ovmf.Report) {
 	for _, p := range r.Problems {
 		fmt.Fprintf(w, "problem      %s\n", p)
 	}
-}
-
-// readBounded reads a file of at most so many bytes, in one allocation where it says its size: one that grows is for a moment there twice.
-func readBounded(name string, most int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Size() > 0 && info.Size() <= most { // of /proc's files it is 0
-		data := make([]byte, info.Size())
-		if _, err := io.ReadFull(f, data); err != nil {
-			return nil, fmt.Errorf("read %s: %w", name, err)
-		}
-		return data, nil
-	}
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > most {
-		return nil, fmt.Errorf("%s has more than %d bytes", name, most)
-	}
-	return data, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/ovmf"
 )
 
@@ -35,7 +36,7 @@ what is malformed where and offset}].`,
 			if options.SecretTableSize < 0 {
 				return usagef("--secret-table-size %d is no size", options.SecretTableSize)
 			}
-			image, err := readBounded(args[0], ovmf.MaxSize)
+			image, err := cli.ReadBounded(args[0], ovmf.MaxSize)
 			if err != nil {
 				return fmt.Errorf("read firmware: %w", err)
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/sev"
 )
 
@@ -79,7 +80,7 @@ const maxObject = 64 << 10
 
 // readObject reads an object of one of the sizes, in bytes or in base64.
 func readObject(name, object string, sizes ...int) ([]byte, error) {
-	data, err := readBounded(name, maxObject)
+	data, err := cli.ReadBounded(name, maxObject)
 	if err != nil {
 		return nil, err
 	}

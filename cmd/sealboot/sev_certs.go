@@ -17,7 +17,7 @@ import (
 func readCertificateFiles(names []string) (sev.Certificates, error) {
 	var all sev.Certificates
 	for _, name := range names {
-		data, err := readBounded(name, 2*sev.MaxCertificates)
+		data, err := cli.ReadBounded(name, 2*sev.MaxCertificates)
 		if err != nil {
 			return sev.Certificates{}, err
 		}

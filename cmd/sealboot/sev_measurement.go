@@ -226,7 +226,7 @@ func (f verifyFlags) digests(policy sev.Policy) ([]sev.Digest, error) {
 		data *[]byte
 	}{{f.firmware, ovmf.MaxSize, &spec.Firmware}, {f.kernel, maxBootFile, &spec.Kernel}, {f.initrd, maxBootFile, &spec.Initrd}} {
 		if file.name != "" {
-			if *file.data, err = readBounded(file.name, file.most); err != nil {
+			if *file.data, err = cli.ReadBounded(file.name, file.most); err != nil {
 				return nil, err
 			}
 		}
@@ -272,7 +272,7 @@ func (f verifyFlags) withStates(spec measure.Spec) (sev.Digest, error) {
 		if part.times == 0 {
 			continue
 		}
-		state, err := readBounded(part.file, stateSize)
+		state, err := cli.ReadBounded(part.file, stateSize)
 		if err != nil {
 			return sev.Digest{}, err
 		}

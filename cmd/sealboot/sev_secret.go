@@ -141,7 +141,7 @@ func (f secretFlags) area() (ovmf.Area, sev.SecretTable, error) {
 		}
 		return record.Firmware.SecretArea, sev.SecretTable{{GUID: sev.HeaderPin, Data: slices.Clone(record.Disk.HeaderPin[:])}}, nil
 	}
-	data, err := readBounded(f.firmware, ovmf.MaxSize)
+	data, err := cli.ReadBounded(f.firmware, ovmf.MaxSize)
 	if err != nil {
 		return ovmf.Area{}, nil, err
 	}
@@ -170,7 +170,7 @@ func (a *app) addEntries(table sev.SecretTable, f secretFlags) (sev.SecretTable,
 		if err != nil {
 			return table, err
 		}
-		data, err := readBounded(file, sev.MaxSecret)
+		data, err := cli.ReadBounded(file, sev.MaxSecret)
 		if err != nil {
 			return table, err
 		}

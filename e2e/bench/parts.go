@@ -13,12 +13,8 @@ import (
 	"github.com/sealboot/sealboot/e2e/lab"
 )
 
-// commands: firmware and digests, whole processes.
+// commands: firmware, whole processes.
 func (b *bench) commands(ctx context.Context) error {
-	firmware := filepath.Join(b.Deps, "root", "usr/share/ovmf/OVMF.amdsev.fd")
-	if _, err := os.Stat(firmware); err != nil {
-		firmware = "/usr/share/ovmf/OVMF.amdsev.fd"
-	}
 	efi, bundled := b.Path("grub.efi"), b.Path("firmware.fd")
 	none := func() error { return nil }
 	made, err := inTurn(ctx, runs, none, b.sealboot("grub", "build", "--tools", filepath.Join(b.Deps, "root"), "--output", efi))
@@ -27,15 +23,11 @@ func (b *bench) commands(ctx context.Context) error {
 	}
 	report("sealboot grub build", made[0])
 	made, err = inTurn(ctx, runs, none,
-		b.sealboot("ovmf", "bundle", "--firmware", firmware, "--grub", efi, "--output", bundled),
-		b.sealboot("measure", "--mode", "sev", "--ovmf", firmware),
-		b.sealboot("measure", "--mode", "snp", "--ovmf", firmware, "--vcpus", "4", "--vcpu-type", "EPYC-v4"))
+		b.sealboot("ovmf", "bundle", "--firmware", b.firmware(), "--grub", efi, "--output", bundled))
 	if err != nil {
 		return err
 	}
 	report("sealboot ovmf bundle (4 MiB firmware)", made[0], "(asked for: under 3 s)")
-	report("sealboot measure --mode sev", made[1], "(asked for: under 0.1 s)")
-	report("sealboot measure --mode snp --vcpus 4", made[2])
 	return nil
 }
 

@@ -16,7 +16,7 @@ import (
 
 // Lab is a place to build and boot in.
 type Lab struct {
-	Bin  string    // folder of sealboot, sealboot-agent, sealboot-keyserver and qemu-sev
+	Bin  string    // folder of sealboot, the programs that it runs, sealboot-agent and qemu-sev
 	Deps string    // what deps/deps.sh fetched
 	Dir  string    // everything that is made goes here
 	Log  io.Writer // the commands that are run

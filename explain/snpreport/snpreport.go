@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/google/go-sev-guest/abi"
-
 	"github.com/sealboot/sealboot/measure"
 )
 
@@ -20,6 +18,9 @@ var ErrReport = errors.New("SNP attestation report")
 
 // maxReport bounds a file: a report with certificates behind it has some ten thousand bytes.
 const maxReport = 1 << 20
+
+// Size is a report's, in bytes.
+const Size = 0x4a0
 
 // responseHeader is what SNP_GUEST_REQUEST puts before a report (MSG_REPORT_RSP): u32 status, u32 size, 24 reserved.
 const responseHeader = 32
@@ -57,29 +58,15 @@ func Read(in io.Reader) (*Facts, error) {
 	if len(raw) > maxReport {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrReport, maxReport)
 	}
-	if len(raw) >= responseHeader+abi.ReportSize && binary.LittleEndian.Uint32(raw) == 0 && binary.LittleEndian.Uint32(raw[4:]) == abi.ReportSize {
+	if len(raw) >= responseHeader+Size && binary.LittleEndian.Uint32(raw) == 0 && binary.LittleEndian.Uint32(raw[4:]) == Size {
 		raw = raw[responseHeader:]
 	}
-	if len(raw) < abi.ReportSize {
-		return nil, fmt.Errorf("%w: %d bytes, not %d", ErrReport, len(raw), abi.ReportSize)
+	if len(raw) < Size {
+		return nil, fmt.Errorf("%w: %d bytes, not %d", ErrReport, len(raw), Size)
 	}
-	raw = raw[:abi.ReportSize]
-	r, err := abi.ReportToProto(raw)
+	facts, err := parse(raw[:Size])
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrReport, err)
 	}
-	if r.Version < 2 || r.Version > 16 { // 1 was never shipped; a file of something else has any number here
-		return nil, fmt.Errorf("%w: version %d", ErrReport, r.Version)
-	}
-	p, err := abi.ParseSnpPolicy(r.Policy)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrReport, err)
-	}
-	return &Facts{
-		Version: r.Version, Measurement: r.Measurement, Policy: r.Policy, ABI: fmt.Sprintf("%d.%d", p.ABIMajor, p.ABIMinor),
-		Debug: p.Debug, Migration: p.MigrateMA, SMT: p.SMT, SingleSocket: p.SingleSocket, VMPL: r.Vmpl, GuestSVN: r.GuestSvn,
-		FamilyID: r.FamilyId, ImageID: r.ImageId, HostData: r.HostData, ReportData: r.ReportData, IDKeyDigest: r.IdKeyDigest,
-		ReportedTCB: fmt.Sprintf("%#016x", r.ReportedTcb), LaunchTCB: fmt.Sprintf("%#016x", r.LaunchTcb),
-		Firmware: fmt.Sprintf("%d.%d build %d", r.CurrentMajor, r.CurrentMinor, r.CurrentBuild), ChipID: r.ChipId, CPU: r.Cpuid1EaxFms,
-	}, nil
+	return facts, nil
 }

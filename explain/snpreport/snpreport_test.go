@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -66,4 +68,62 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("%v, %v", facts, err)
 		}
 	})
+}
+
+// TestParseAsGoSEVGuest spoils every byte of a report, and expects go-sev-guest's reader to say the same.
+func TestParseAsGoSEVGuest(t *testing.T) {
+	refused := 0
+	for _, version := range []byte{2, 3, 5} {
+		for _, algorithm := range []byte{1, 0} {
+			good := goodReport(t)
+			good[0], good[0x34] = version, algorithm
+			if version > 2 {
+				good[0x188], good[0x189], good[0x18a] = 0x1a, 0x11, 2
+			}
+			sameAsGoSEVGuest(t, good)
+			if _, err := parse(good); err != nil {
+				t.Fatal(err)
+			}
+			for at := 4; at < Size; at++ { // which versions there are is for each reader to say
+				for _, bit := range []byte{1, 0x10, 0x80} {
+					raw := bytes.Clone(good)
+					raw[at] ^= bit
+					if !sameAsGoSEVGuest(t, raw) {
+						refused++
+					}
+				}
+			}
+		}
+	}
+	if refused < 1000 {
+		t.Errorf("only %d reports were refused", refused)
+	}
+}
+
+func sameAsGoSEVGuest(t *testing.T, raw []byte) (taken bool) {
+	t.Helper()
+	ours, err := parse(raw)
+	theirs, theirErr := abi.ReportToProto(raw)
+	if (err == nil) != (theirErr == nil) {
+		t.Fatalf("ours: %v; go-sev-guest: %v", err, theirErr)
+	}
+	if err != nil {
+		return false
+	}
+	p, err := abi.ParseSnpPolicy(theirs.Policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := theirs
+	want := &Facts{
+		Version: r.Version, Measurement: r.Measurement, Policy: r.Policy, ABI: fmt.Sprintf("%d.%d", p.ABIMajor, p.ABIMinor),
+		Debug: p.Debug, Migration: p.MigrateMA, SMT: p.SMT, SingleSocket: p.SingleSocket, VMPL: r.Vmpl, GuestSVN: r.GuestSvn,
+		FamilyID: r.FamilyId, ImageID: r.ImageId, HostData: r.HostData, ReportData: r.ReportData, IDKeyDigest: r.IdKeyDigest,
+		ReportedTCB: fmt.Sprintf("%#016x", r.ReportedTcb), LaunchTCB: fmt.Sprintf("%#016x", r.LaunchTcb),
+		Firmware: fmt.Sprintf("%d.%d build %d", r.CurrentMajor, r.CurrentMinor, r.CurrentBuild), ChipID: r.ChipId, CPU: r.Cpuid1EaxFms,
+	}
+	if !reflect.DeepEqual(ours, want) {
+		t.Fatalf("ours: %+v\ngo-sev-guest: %+v", ours, want)
+	}
+	return true
 }

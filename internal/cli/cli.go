@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -47,8 +48,12 @@ func Refusef(format string, args ...any) error {
 // OneLine keeps an error that joins several on one line of a terminal.
 func OneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// Main runs a program until it ends or is told to, and exits with its code.
-func Main(run func(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int) {
+// Main runs a program until it ends or is told to, and exits with its code. A signal ends the commands named in brief
+// at once: they write nothing but whole files, and are over in less time than it takes to listen for signals.
+func Main(run func(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int, brief ...string) {
+	if len(os.Args) > 1 && slices.Contains(brief, os.Args[1]) {
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A signal a second after the first ends what the first could not, as a read of standard input. Not at
 	// once: timeout(1) and terminals often send two, and the first one's tidying up must not be cut short.
@@ -56,9 +61,7 @@ func Main(run func(ctx context.Context, args []string, stdin io.Reader, stdout, 
 		time.Sleep(time.Second)
 		stop()
 	})
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 // Run runs the command of the tree that the arguments name, and returns the exit code.

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/image"
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/internal/progress"
 	"github.com/sealboot/sealboot/luks"
 	"github.com/sealboot/sealboot/measure"
@@ -53,7 +54,7 @@ free_bytes, compared (what was given to compare with: "uuid", "header_pin", "con
 			if err != nil {
 				return err
 			}
-			passphrase, err := a.readKeyFile(keyFile)
+			passphrase, err := cli.ReadKeyFile(keyFile, a.stdin)
 			if err != nil {
 				return err
 			}
@@ -108,7 +109,7 @@ func (a *app) verifyImage(ctx context.Context, path string, passphrase []byte, w
 	if io := (*fs.PathError)(nil); errors.As(err, &io) || ctx.Err() != nil {
 		return nil, fmt.Errorf("verify %s: %w", path, err)
 	}
-	return nil, refusef("verify %s: %w", path, err)
+	return nil, cli.Refusef("verify %s: %w", path, err)
 }
 
 // expectedDisk collects what the disk is to be compared with.
@@ -135,14 +136,14 @@ func expectedDisk(record, content, pin string) (want image.Expected, compared []
 	if pin != "" {
 		parsed, err := luks.ParsePin(pin)
 		if err != nil {
-			return image.Expected{}, nil, usagef("--header-pin: %w", err)
+			return image.Expected{}, nil, cli.Usagef("--header-pin: %w", err)
 		}
 		want.HeaderPin, compared = &parsed, append(compared, "header_pin")
 	}
 	if content != "" {
 		parsed, err := image.ParseDigest(content)
 		if err != nil {
-			return image.Expected{}, nil, usagef("--content-digest: %w", err)
+			return image.Expected{}, nil, cli.Usagef("--content-digest: %w", err)
 		}
 		want.ContentDigest, compared = &parsed, append(compared, "content_digest")
 	}

@@ -54,7 +54,7 @@ the whole. After the stage in which a launch fails there is only the last line.`
       -netdev user,id=net0 -device virtio-net-pci,netdev=net0,disable-legacy=on,iommu_platform=on,romfile=`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if n := cmd.ArgsLenAtDash(); n > 0 || n < 0 && len(args) > 0 {
-				return usagef("launch takes no argument %q: what is for QEMU comes after \"--\"", args[0])
+				return cli.Usagef("launch takes no argument %q: what is for QEMU comes after \"--\"", args[0])
 			}
 			f.spec.Extra = args
 			return a.launch(cmd, f)
@@ -83,10 +83,10 @@ the whole. After the stage in which a launch fails there is only the last line.`
 
 func (a *app) launch(cmd *cobra.Command, f launchFlags) (err error) {
 	if f.server == "" {
-		return usagef("no key server: give --server URL")
+		return cli.Usagef("no key server: give --server URL")
 	}
 	if f.ca == "" {
-		return usagef("no certificates of AMD's: give --ca FILE")
+		return cli.Usagef("no certificates of AMD's: give --ca FILE")
 	}
 	if f.spec.CA, err = readCertificates("--ca", f.ca); err != nil {
 		return err
@@ -97,7 +97,7 @@ func (a *app) launch(cmd *cobra.Command, f launchFlags) (err error) {
 		}
 	}
 	if err := f.spec.Validate(); err != nil {
-		return usagef("%s", cli.OneLine(err))
+		return cli.Usagef("%s", cli.OneLine(err))
 	}
 	web, err := webClient(f.serverCA)
 	if err != nil {
@@ -105,7 +105,7 @@ func (a *app) launch(cmd *cobra.Command, f launchFlags) (err error) {
 	}
 	server, err := client.New(f.server, web)
 	if err != nil {
-		return usagef("%w", err)
+		return cli.Usagef("%w", err)
 	}
 	stages, err := a.openStages(f.stages)
 	if err != nil {
@@ -126,7 +126,7 @@ func (a *app) launch(cmd *cobra.Command, f launchFlags) (err error) {
 		err = nil
 	case errors.Is(err, launch.ErrRefused):
 		outcome = "refused"
-		err = refusef("%w", err)
+		err = cli.Refusef("%w", err)
 	case cmd.Context().Err() != nil:
 		outcome = "failed"
 		err = errors.New("interrupted: the machine was ended")

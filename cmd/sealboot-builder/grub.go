@@ -8,6 +8,7 @@ import (
 
 	"github.com/sealboot/sealboot/grub"
 	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/internal/cli"
 )
 
 func (a *app) grubCommand() *cobra.Command {
@@ -44,10 +45,10 @@ modules_sha256, config_sha256, sha256, size.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output == "" {
-				return usagef("no output: give --output FILE")
+				return cli.Usagef("no output: give --output FILE")
 			}
 			if err := config.Validate(); err != nil {
-				return usagef("%w", err)
+				return cli.Usagef("%w", err)
 			}
 			var roots []string
 			if tools != "" {

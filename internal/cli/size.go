@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"fmt"
@@ -8,17 +8,17 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// byteSize is the value of a flag that takes a number of bytes: 4096, 512K, 64M, 4G, 1T, in
+// ByteSize is the value of a flag that takes a number of bytes: 4096, 512K, 64M, 4G, 1T, in
 // units of 1024.
-type byteSize int64
+type ByteSize int64
 
-func (s *byteSize) String() string { return strconv.FormatInt(int64(*s), 10) }
+func (s *ByteSize) String() string { return strconv.FormatInt(int64(*s), 10) }
 
 // Type is what the help shows for the value.
-func (s *byteSize) Type() string { return "SIZE" }
+func (s *ByteSize) Type() string { return "SIZE" }
 
 // Set reads a size.
-func (s *byteSize) Set(text string) error {
+func (s *ByteSize) Set(text string) error {
 	digits, shift := text, 0
 	if i := strings.IndexAny(text, "KMGT"); i >= 0 && i == len(text)-1 {
 		digits, shift = text[:i], 10*(1+strings.IndexByte("KMGT", text[i]))
@@ -27,11 +27,11 @@ func (s *byteSize) Set(text string) error {
 	if err != nil || n > 1<<62>>shift {
 		return fmt.Errorf("%q is not a size such as 4096, 512K, 64M or 4G", text)
 	}
-	*s = byteSize(n << shift)
+	*s = ByteSize(n << shift)
 	return nil
 }
 
-// addOffset adds the flag --offset.
-func (s *byteSize) addOffset(cmd *cobra.Command) {
+// AddOffset adds the flag --offset.
+func (s *ByteSize) AddOffset(cmd *cobra.Command) {
 	cmd.Flags().Var(s, "offset", "where the encrypted disk or partition begins in FILE, such as 1M")
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/ovmf"
 )
 
@@ -36,7 +37,7 @@ func readFirmware(path string, roots []string) ([]byte, error) {
 	if path == "" {
 		return nil, errors.New("no OVMF for AMD SEV (OVMF.amdsev.fd) is installed: install ovmf-amdsev (Debian), ovmf (Ubuntu) or edk2-ovmf (Fedora), or give --firmware FILE")
 	}
-	firmware, err := readBounded(path, ovmf.MaxSize)
+	firmware, err := cli.ReadBounded(path, ovmf.MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("read firmware: %w", err)
 	}
@@ -61,7 +62,7 @@ func readAgent(path string) ([]byte, error) {
 		}
 		path = filepath.Join(filepath.Dir(self), "sealboot-agent")
 	}
-	content, err := readBounded(path, maxAgent)
+	content, err := cli.ReadBounded(path, maxAgent)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: install sealboot-agent beside sealboot, or give --agent FILE", err)
 	}

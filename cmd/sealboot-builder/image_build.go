@@ -15,6 +15,7 @@ import (
 
 	"github.com/sealboot/sealboot/image"
 	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/internal/progress"
 	"github.com/sealboot/sealboot/luks"
 )
@@ -41,7 +42,7 @@ type builtDisk struct {
 
 func (a *app) imageBuildCommand() *cobra.Command {
 	var spec image.Spec
-	var size byteSize
+	var size cli.ByteSize
 	var keyFile, output string
 	var iterations int
 	var asJSON bool
@@ -65,7 +66,7 @@ With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, wri
   sealboot image build --source root.ext4 --key-file passphrase --output disk.qcow2 --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			passphrase, err := a.readKeyFile(keyFile)
+			passphrase, err := cli.ReadKeyFile(keyFile, a.stdin)
 			if err != nil {
 				return err
 			}
@@ -151,7 +152,7 @@ func sourceDate() (time.Time, error) {
 	}
 	seconds, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || seconds < 0 {
-		return time.Time{}, usagef("SOURCE_DATE_EPOCH=%q is not a number of seconds", text)
+		return time.Time{}, cli.Usagef("SOURCE_DATE_EPOCH=%q is not a number of seconds", text)
 	}
 	return time.Unix(seconds, 0), nil
 }

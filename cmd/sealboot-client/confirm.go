@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/agent/receipt"
+	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/keyserver/client"
 	"github.com/sealboot/sealboot/keyserver/wire"
 	"github.com/sealboot/sealboot/sev"
@@ -41,7 +42,7 @@ ConditionPathExists=/run/sealboot/receipt.`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if server == "" {
-				return usagef("no key server: give --server URL")
+				return cli.Usagef("no key server: give --server URL")
 			}
 			web, err := webClient(serverCA)
 			if err != nil {
@@ -49,7 +50,7 @@ ConditionPathExists=/run/sealboot/receipt.`,
 			}
 			keys, err := client.New(server, web)
 			if err != nil {
-				return usagef("%w", err)
+				return cli.Usagef("%w", err)
 			}
 			return a.confirm(cmd.Context(), keys, file)
 		},
@@ -68,7 +69,7 @@ func (a *app) confirm(ctx context.Context, keys *client.Client, file string) err
 	}
 	defer note.Wipe()
 	if note.Used != receipt.Current {
-		return refusef("the disk was opened by the previous passphrase: give it a key slot for the new one (sealboot luks add-key), then start it again")
+		return cli.Refusef("the disk was opened by the previous passphrase: give it a key slot for the new one (sealboot luks add-key), then start it again")
 	}
 	secret := sev.DiskPassphrase
 	ctx, cancel := context.WithTimeout(ctx, confirmWait)
@@ -77,7 +78,7 @@ func (a *app) confirm(ctx context.Context, keys *client.Client, file string) err
 	refused := (*client.Refused)(nil)
 	switch {
 	case errors.As(err, &refused) && !refused.Temporary() && refused.Class != wire.Internal:
-		return refusef("confirm: %w", err)
+		return cli.Refusef("confirm: %w", err)
 	case err != nil:
 		return fmt.Errorf("confirm: %w: the receipt is kept, run it again", err)
 	}

@@ -37,7 +37,7 @@ const (
 // buildFlags are the flags of sealboot build.
 type buildFlags struct {
 	source, output           string
-	size                     byteSize
+	size                     cli.ByteSize
 	keyFile, firmware, agent string
 	tools                    string
 	appended, label          string
@@ -149,10 +149,10 @@ type buildRun struct {
 // newBuild checks everything that can be checked before the work begins.
 func (a *app) newBuild(f buildFlags) (*buildRun, error) {
 	if f.source == "" || f.output == "" || f.size == 0 {
-		return nil, usagef("--source, --size and --output are all needed")
+		return nil, cli.Usagef("--source, --size and --output are all needed")
 	}
 	if err := (grub.Config{Append: f.appended}).Validate(); err != nil {
-		return nil, usagef("--append: %w", err)
+		return nil, cli.Usagef("--append: %w", err)
 	}
 	b := &buildRun{app: a, flags: f, seconds: map[string]float64{}}
 	var err error
@@ -182,22 +182,22 @@ func (a *app) newBuild(f buildFlags) (*buildRun, error) {
 	if b.firmware, err = readFirmware(f.firmware, roots); err != nil {
 		return nil, err
 	}
-	if b.vcpus, err = parseVCPUs(f.vcpus); err != nil {
+	if b.vcpus, err = cli.ParseVCPUs(f.vcpus); err != nil {
 		return nil, err
 	}
 	if b.profiles, err = measure.FindProfiles(f.profiles); err != nil {
-		return nil, usagef("--profiles: %w", err)
+		return nil, cli.Usagef("--profiles: %w", err)
 	}
 	launch := b.launch(measure.SEVES, b.firmware)
 	launch.VCPUs = slices.Max(b.vcpus)
 	if err := launch.Validate(); err != nil {
-		return nil, usagef("--vcpus and --vcpu-type: %w", err)
+		return nil, cli.Usagef("--vcpus and --vcpu-type: %w", err)
 	}
 	if b.agent, err = readAgent(f.agent); err != nil {
 		return nil, err
 	}
 	if f.keyFile != "" {
-		b.passphrase, err = a.readKeyFile(f.keyFile)
+		b.passphrase, err = cli.ReadKeyFile(f.keyFile, a.stdin)
 	} else {
 		b.passphrase, err = newPassphrase(rand.Reader)
 	}
