@@ -60,7 +60,7 @@ func parseEndorsement(c *x509.Certificate, signer Signer) (*endorsement, error) 
 	for i := range levels {
 		levels[i] = -1
 	}
-	structure, chip := -1, false
+	structure, chip := -1, 0 // chip: length of its id
 	for _, x := range c.Extensions {
 		if len(x.Id) < len(amdArc) || !x.Id[:len(amdArc)].Equal(amdArc) {
 			continue
@@ -74,8 +74,7 @@ func parseEndorsement(c *x509.Certificate, signer Signer) (*endorsement, error) 
 		case x.Id.Equal(kds.OidCspID):
 			e.csp, err = ia5(x.Value)
 		case x.Id.Equal(kds.OidHwid):
-			chip = true
-			err = readChip(&e.chip, x.Value)
+			chip, err = readChip(&e.chip, x.Value)
 		case len(x.Id) == len(oidFMC) && x.Id[8] == 3 && x.Id[9] >= 1 && x.Id[9] <= 9:
 			levels[x.Id[9]], err = small(x.Value)
 		default:
@@ -89,8 +88,11 @@ func parseEndorsement(c *x509.Certificate, signer Signer) (*endorsement, error) 
 		return bad("does not say its structure or product")
 	}
 	e.structure = uint8(structure)
-	if chip != (signer == VCEK) || (e.csp != "") != (signer == VLEK) {
+	if (chip > 0) != (signer == VCEK) || (e.csp != "") != (signer == VLEK) {
 		return bad("must have a chip's id if it is a VCEK, a cloud's if it is a VLEK, and not the other")
+	}
+	if chip > 0 && chip != []int{64, 8}[structure] {
+		return bad("has a chip id of %d bytes and structure %d", chip, structure)
 	}
 	if (levels[9] >= 0) != (structure == 1) || levels[1] < 0 || levels[2] < 0 || levels[3] < 0 || levels[8] < 0 {
 		return bad("does not give the levels of structure %d", structure)
@@ -123,18 +125,17 @@ func ia5(der []byte) (string, error) {
 	return s, nil
 }
 
-// readChip reads a chip's id: 64 bytes, or 8 from structure 1 on. AMD's certificates hold the bytes alone, the document says an
-// OCTET STRING; both are taken.
-func readChip(to *ChipID, value []byte) error {
+// readChip reads a chip's id and gives its length: 64 bytes, or 8 from structure 1 on. AMD's certificates hold the bytes alone, the document
+// says an OCTET STRING; both are taken.
+func readChip(to *ChipID, value []byte) (int, error) {
 	if len(value) != 64 && len(value) != 8 {
 		rest, err := asn1.Unmarshal(value, &value)
 		if err != nil || len(rest) > 0 || len(value) != 64 && len(value) != 8 {
-			return errors.New("is no chip's id")
+			return 0, errors.New("is no chip's id")
 		}
 	}
 	*to = ChipID{}
-	copy(to[:], value)
-	return nil
+	return copy(to[:], value), nil
 }
 
 // speaksFor compares the certificate with the report, given the product that its issuer certifies.

@@ -102,6 +102,16 @@ func TestChains(t *testing.T) {
 		"subject of VCEK": {amd: fresh(func(_ *fake.AMD, b *amdtest.AmdSignerBuilder) {
 			b.VcekCustom.Subject = &pkix.Name{CommonName: "SEV-Milan"}
 		}), as: &format},
+		"chip id of eight bytes": {amd: fresh(instead(kds.OidHwid, good1.Chip[:8]...)), as: &link},
+		"chip id of nine bytes":  {amd: fresh(instead(kds.OidHwid, good1.Chip[:9]...)), as: &link},
+		"product is a number":    {amd: fresh(instead(kds.OidProductName1, 2, 1, 1)), as: &link},
+		"product with a bell":    {amd: fresh(instead(kds.OidProductName1, 22, 1, 7)), as: &link},
+		"issuer by SHA-256": {amd: fresh(func(_ *fake.AMD, b *amdtest.AmdSignerBuilder) {
+			b.AskCustom.SignatureAlgorithm = x509.SHA256WithRSAPSS
+		}), as: &link},
+		"VCEK by SHA-256": {amd: fresh(func(_ *fake.AMD, b *amdtest.AmdSignerBuilder) {
+			b.VcekCustom.SignatureAlgorithm = x509.SHA256WithRSAPSS
+		}), as: &format},
 		"no chip id":            {amd: fresh(without(kds.OidHwid)), as: &link},
 		"no SNP level":          {amd: fresh(without(kds.OidSnpSpl)), as: &link},
 		"no structure":          {amd: fresh(without(kds.OidStructVersion)), as: &link},
@@ -136,4 +146,21 @@ func TestChains(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestChipForms takes a chip's id as AMD's certificates have it, and as the document says.
+func TestChipForms(t *testing.T) {
+	a := fake.New(snp.Milan)
+	a.Certify(func(b *amdtest.AmdSignerBuilder) {
+		for i, x := range b.VcekCustom.Extensions {
+			if x.Id.Equal(kds.OidHwid) {
+				der, err := asn1.Marshal(x.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b.VcekCustom.Extensions[i].Value = der
+			}
+		}
+	})
+	judge(t, verifier(t, a.Roots(), nil), snp.Evidence{Report: a.Sign(good(a, 3)), Certificates: a.Table()})
 }
