@@ -45,12 +45,15 @@ func testVerifier(t testing.TB, source snp.Source) *snp.Verifier {
 
 func (l *lab) registerSNP(name string, change ...func(*Registration)) {
 	l.t.Helper()
-	l.register(name, append([]func(*Registration){func(r *Registration) {
-		r.Record.Digests = append(r.Record.Digests, measure.LaunchDigest{Launch: measure.Launch{Mode: measure.SNP, VCPUs: 2, VCPUType: "EPYC-v4"}, Digest: snpDigest[:]})
-		p := snp.DefaultPolicy()
-		p.Revocation = snp.Revocation{}
-		r.Policy.SNP = &p
-	}}, change...)...)
+	l.register(name, append([]func(*Registration){openSNP}, change...)...)
+}
+
+// openSNP opens the way in at run time too.
+func openSNP(r *Registration) {
+	r.Record.Digests = append(r.Record.Digests, measure.LaunchDigest{Launch: measure.Launch{Mode: measure.SNP, VCPUs: 2, VCPUType: "EPYC-v4"}, Digest: snpDigest[:]})
+	p := snp.DefaultPolicy()
+	p.Revocation = snp.Revocation{}
+	r.Policy.SNP = &p
 }
 
 // snpGuest is one guest on its way through the protocol. Tests spoil a field between its steps.
