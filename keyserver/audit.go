@@ -51,7 +51,8 @@ type Entry struct {
 	Platform      string     `json:"platform,omitempty"` // product and the PDH's digest
 	Chip          string     `json:"chip,omitempty"`     // digest of the CEK's key, or CHIP_ID
 	Policy        string     `json:"policy,omitempty"`   // guest policy of the session
-	API           string     `json:"api,omitempty"`      // as the measurement's MAC confirms it, or as claimed in a refusal
+	API           string     `json:"api,omitempty"`      // as the measurement's MAC or the report confirms it, or as claimed in a refusal
+	TCB           string     `json:"tcb,omitempty"`      // as a report says it
 	Digest        string     `json:"digest,omitempty"`   // launch digest that the measurement fits
 	Class         wire.Class `json:"class,omitempty"`    // empty: granted
 	Cause         string     `json:"cause,omitempty"`    // why it was refused

@@ -54,25 +54,34 @@ func (s *Store) cause(ctx context.Context, about Standing, version int64, e *SEV
 // keepDigests notes the digests of an image's version, so that a later refusal can name it.
 func (t *transaction) keepDigests(name string, version int64, record *measure.Record) error {
 	for _, d := range record.Digests {
-		k, ok := explain.KnownOf(d)
-		if !ok {
-			continue
-		}
 		if _, err := t.exec(`INSERT INTO digests (image, version, digest, about) VALUES (?, ?, ?, ?)
 			ON CONFLICT (image, version, digest) DO NOTHING`,
-			name, version, k.Digest[:], k.About); err != nil {
+			name, version, []byte(d.Digest), explain.About(d.Launch)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// reportReason says what the owner should look at after a report whose digest is none of the record's: the other version of the image that
+// was started, or the search that may find the launch.
+func (s *Store) reportReason(ctx context.Context, image string, version int64, launch []byte) string {
+	var number int64
+	var about string
+	err := s.read.row(ctx, `SELECT version, about FROM digests WHERE image = ? AND digest = ? ORDER BY version DESC LIMIT 1`, image, launch).Scan(&number, &about)
+	if err != nil { // none, or unknown: the reason says less
+		return fmt.Sprintf("other firmware, or other settings of the machine, than were ever recorded for the image (sealboot explain --digest %x "+
+			"searches firmware files)", launch)
+	}
+	return fmt.Sprintf("the digest is that of version %d of the image, %s; the image is at version %d", number, about, version)
+}
+
 // otherDigests gives what the image's other versions have, and what was registered last.
 func (s *Store) otherDigests(ctx context.Context, image string, version int64) ([]explain.Known, error) {
 	rows, err := s.read.rows(ctx, `
-		SELECT image, version, digest, about FROM (SELECT * FROM digests WHERE image = ? AND version <> ? ORDER BY version DESC LIMIT ?) AS own
+		SELECT image, version, digest, about FROM (SELECT * FROM digests WHERE image = ? AND version <> ? AND length(digest) = 32 ORDER BY version DESC LIMIT ?) AS own
 		UNION ALL
-		SELECT image, version, digest, about FROM (SELECT * FROM digests ORDER BY seq DESC LIMIT ?) AS latest WHERE image <> ?`,
+		SELECT image, version, digest, about FROM (SELECT * FROM digests WHERE length(digest) = 32 ORDER BY seq DESC LIMIT ?) AS latest WHERE image <> ?`,
 		image, version, maxOtherOwn, maxOtherImages, image)
 	if err != nil {
 		return nil, fmt.Errorf("read other digests: %w", err)

@@ -21,6 +21,7 @@ import (
 	cryptorand "crypto/rand"
 
 	"github.com/sealboot/sealboot/keyserver/client"
+	"github.com/sealboot/sealboot/keyserver/snp"
 	"github.com/sealboot/sealboot/keyserver/wire"
 	"github.com/sealboot/sealboot/sev"
 )
@@ -103,7 +104,11 @@ func serveChild(dir string) error {
 	if err != nil {
 		return err
 	}
-	s, err := NewServer(Config{Rate: maxRate, Store: store, Roots: sev.RootSet{root: "test"}, Random: cryptorand.Reader, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	reports, err := snp.NewVerifier(testAMD().Roots(), nil)
+	if err != nil {
+		return err
+	}
+	s, err := NewServer(Config{Rate: maxRate, SNP: reports, Store: store, Roots: sev.RootSet{root: "test"}, Random: cryptorand.Reader, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -146,7 +151,21 @@ func (c *child) kill(t *testing.T) {
 	c.cmd.Wait() // says "killed"
 }
 
-// TestKilled kills servers in the middle of releases, over and over: no session releases twice, the store opens, the
+// asking is a launch or a guest that has its evidence and asks for the secrets.
+type asking struct {
+	id     string // of its session or challenge
+	finish func(context.Context, *client.Client) error
+}
+
+func (h *launch) asking() asking {
+	return asking{h.session.ID, func(ctx context.Context, c *client.Client) error { _, err := h.finish(ctx, c); return err }}
+}
+
+func (g *snpGuest) asking() asking {
+	return asking{g.challenge.ID, func(ctx context.Context, c *client.Client) error { _, err := g.finish(ctx, c); return err }}
+}
+
+// TestKilled kills servers in the middle of releases, of both ways in, over and over: no session releases twice, the store opens, the
 // audit's chain holds, and each packet that came out is in it.
 func TestKilled(t *testing.T) {
 	const rounds, clients = 8, 12
@@ -158,7 +177,9 @@ func TestKilled(t *testing.T) {
 	must(t, CreateStore(t.Context(), dir, key, time.Now()))
 	s, err := OpenStore(t.Context(), dir, key, cryptorand.Reader, time.Now())
 	must(t, err)
-	_, err = s.Register(t.Context(), Registration{Name: "web", Record: testRecord(), Policy: DefaultPolicy(), Passphrase: testPassphrase}, time.Now())
+	r := Registration{Name: "web", Record: testRecord(), Policy: DefaultPolicy(), Passphrase: testPassphrase}
+	openSNP(&r)
+	_, err = s.Register(t.Context(), r, time.Now())
 	must(t, err)
 	must(t, s.Close())
 
@@ -166,19 +187,21 @@ func TestKilled(t *testing.T) {
 	cut := 0
 	for range rounds {
 		c := startChild(t, dir, text)
-		var launches []*launch
-		for range clients {
-			h := newLaunch(platforms()[0], "web")
+		var asking []asking
+		for range clients / 2 {
+			h, g := newLaunch(platforms()[0], "web"), newGuest(t, "web")
 			must(t, h.begin(t.Context(), c.client))
 			h.measure(t)
-			launches = append(launches, h)
+			must(t, g.begin(t.Context(), c.client))
+			g.report(t)
+			asking = append(asking, h.asking(), g.asking())
 		}
 		got := make([]error, clients)
 		var all sync.WaitGroup
 		var answered atomic.Int64
-		for i, h := range launches {
+		for i, a := range asking {
 			all.Go(func() {
-				_, got[i] = h.finish(t.Context(), c.client)
+				got[i] = a.finish(t.Context(), c.client)
 				answered.Add(1)
 			})
 		}
@@ -188,17 +211,17 @@ func TestKilled(t *testing.T) {
 		c.kill(t)
 		all.Wait()
 		c = startChild(t, dir, text)
-		for i, h := range launches {
+		for i, a := range asking {
 			if got[i] == nil {
-				released[h.session.ID]++
+				released[a.id]++
 			} else {
 				cut++
 			}
-			_, err := h.finish(t.Context(), c.client)
+			err := a.finish(t.Context(), c.client)
 			refusal := (*client.Refused)(nil)
 			switch {
 			case err == nil:
-				released[h.session.ID]++
+				released[a.id]++
 			case errors.As(err, &refusal) && refusal.Class == wire.Used:
 			default:
 				t.Fatal(err)

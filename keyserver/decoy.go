@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/sealboot/sealboot/keyserver/snp"
 	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/sev"
 )
@@ -14,16 +15,22 @@ import (
 // would be refused all the same. Its secrets are sealed like an image's, and random too.
 func newDecoy(key *Key, random io.Reader) (*found, error) {
 	digest := make([]byte, len(sev.Digest{}))
-	if _, err := io.ReadFull(random, digest); err != nil {
-		return nil, fmt.Errorf("read random bytes: %w", err)
+	report := make([]byte, len(snp.Digest{}))
+	for _, b := range [][]byte{digest, report} {
+		if _, err := io.ReadFull(random, b); err != nil {
+			return nil, fmt.Errorf("read random bytes: %w", err)
+		}
 	}
 	m := &image{policy: DefaultPolicy(), record: &measure.Record{
 		Version:  measure.RecordVersion,
 		Firmware: measure.FirmwareFacts{SHA256: measure.Hash(digest), Size: 1},
-		Digests:  []measure.LaunchDigest{{Launch: measure.Launch{Mode: measure.SEV}, Digest: digest}},
+		Digests: []measure.LaunchDigest{{Launch: measure.Launch{Mode: measure.SEV}, Digest: digest},
+			{Launch: measure.Launch{Mode: measure.SNP, VCPUs: 1, VCPUType: "EPYC-v4"}, Digest: report}},
 		Disk:     measure.Disk{UUID: "00000000-0000-0000-0000-000000000000", HeaderPin: measure.Hash(digest)},
 		MadeWith: map[string]string{},
 	}}
+	guest := snp.DefaultPolicy()
+	m.policy.SNP = &guest
 	m.record.Firmware.SecretArea.Base, m.record.Firmware.SecretArea.Size = 1, 3072
 	var err error
 	if m.recordB, err = m.record.Encode(); err != nil {

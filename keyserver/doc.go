@@ -1,9 +1,10 @@
 // Package keyserver keeps the secrets of images and releases them to machines whose launch
-// measurement fits the image's boot record. PROTOCOL.md is its outside: messages, classes
+// measurement, or whose attestation report, fits the image's boot record. PROTOCOL.md is its outside: messages, classes
 // of failure, what a host can learn and what it cannot.
 //
 // What goes in: a boot record, a Policy and secrets (Store.Register, SetPolicy, PutSecret, RotateSecret), and what
-// is out of use (Store.Revoke); a platform's certificates (Server.OpenSession); a session's measurement (Server.Release); a guest's
+// is out of use (Store.Revoke); a platform's certificates (Server.OpenSession); a session's measurement (Server.Release), or a running
+// SEV-SNP guest's challenge and report (Server.OpenChallenge, Server.Report; package snp verifies); a guest's
 // word that it has used a new secret (Server.Confirm). What comes out: a launch session whose keys only the platform's secure
 // processor and the store know, and a packet that only the measured machine opens.
 //

@@ -35,10 +35,22 @@ func (s *Server) Handler() http.Handler {
 			return nothing{}, s.Confirm(ctx, from, r.PathValue("id"), m)
 		}))
 	mux.HandleFunc("GET /v1/health", s.health)
-	for path, allow := range map[string]string{
+	paths := map[string]string{
 		"/v1/sessions": "POST", "/v1/sessions/{id}/measurement": "POST",
 		"/v1/sessions/{id}/confirmation": "POST", "/v1/health": "GET, HEAD",
-	} {
+	}
+	if s.snp != nil {
+		mux.HandleFunc("POST /v1/challenges", answer(s, http.StatusCreated, wire.DecodeChallengeRequest,
+			func(ctx context.Context, r *http.Request, from Source, m wire.ChallengeRequest) (wire.Challenge, error) {
+				return s.OpenChallenge(ctx, from, m)
+			}))
+		mux.HandleFunc("POST /v1/challenges/{id}/report", answer(s, http.StatusOK, wire.DecodeReportRequest,
+			func(ctx context.Context, r *http.Request, from Source, m wire.ReportRequest) (wire.SealedSecret, error) {
+				return s.Report(ctx, from, r.PathValue("id"), m)
+			}))
+		paths["/v1/challenges"], paths["/v1/challenges/{id}/report"] = "POST", "POST"
+	}
+	for path, allow := range paths {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Allow", allow)
 			s.problem(w, r, s.source(r), refusef(wire.MethodNotAllowed, "method %q", clean(r.Method)))

@@ -53,7 +53,7 @@ type SNPEvidence interface {
 type Verdict struct {
 	Digest     []byte // of the record, that the evidence fits
 	Complaints []error
-	Reason     string // what is likely behind a measurement that fits nothing; not Judge's, but of those who know other images
+	Reason     string // what is likely behind a measurement or report that fits nothing; not Judge's, but of those who know other images
 }
 
 // Err joins the complaints; nil if there is none.

@@ -111,11 +111,14 @@ func (s *Store) TestPolicy(ctx context.Context, name string, p *Policy, a Attemp
 	return s.judge(ctx, about, f.image.version, a), nil
 }
 
-// judge is Judge, with the reason of a measurement that fits nothing.
+// judge is Judge, with the reason of a measurement or a report that fits nothing.
 func (s *Store) judge(ctx context.Context, about Standing, version int64, a Attempt) Verdict {
 	v := Judge(about, a)
-	if errors.Is(v.Err(), sev.ErrMeasurement) {
+	switch err := v.Err(); {
+	case errors.Is(err, sev.ErrMeasurement):
 		v.Reason = s.cause(ctx, about, version, a.SEV)
+	case errors.Is(err, errReportDigest):
+		v.Reason = s.reportReason(ctx, about.Image, version, a.SNP.Launch())
 	}
 	return v
 }

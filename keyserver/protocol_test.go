@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealboot/sealboot/keyserver/snp"
+	"github.com/sealboot/sealboot/keyserver/snp/seal"
 	"github.com/sealboot/sealboot/keyserver/wire"
 	"github.com/sealboot/sealboot/sev"
 )
@@ -42,6 +44,11 @@ func TestProtocolDocument(t *testing.T) {
 		"pin":               sev.HeaderPin.String() + " | the 32 bytes",
 		"receipt":           sev.ReleaseReceipt.String() + ", the release receipt: the session's id in 16 bytes, then a key of 32 bytes",
 		"digests tried":     fmt.Sprintf("of up to %d not even how many", matchBlock),
+		"report":            fmt.Sprintf("ATTESTATION_REPORT, %s bytes", thousands(snp.ReportSize)),
+		"report's certs":    fmt.Sprintf("at most %s bytes: see below", thousands(snp.MaxCertificates)),
+		"nonce":             fmt.Sprintf("nonce (%d) | public_key (%d) | image", seal.NonceSize, seal.PublicKeySize),
+		"encapsulated":      fmt.Sprintf("encapsulated key, %d bytes", seal.EncapsulatedSize),
+		"sealed":            fmt.Sprintf("%d bytes more than it, at most %s", seal.Overhead, thousands(sev.MaxSecret+seal.Overhead)),
 		"working":           fmt.Sprintf("At most %d requests are worked on", maxWorking),
 		"connections":       fmt.Sprintf("and %s connections are open", thousands(defaultLimits.connections)),
 		"rate":              fmt.Sprintf("may make %d requests a second", DefaultRate),

@@ -25,26 +25,36 @@ func (s *Server) Release(ctx context.Context, from Source, id string, r wire.Mea
 		return wire.Packet{}, &Refusal{Class: wire.Malformed, Cause: err}
 	}
 	api := sev.API{Major: r.APIMajor, Minor: r.APIMinor, Build: r.Build}
+	d, err := s.conclude(ctx, func() (*decision, error) { return s.decide(ctx, from, id, m, api) })
+	if err != nil {
+		return wire.Packet{}, err
+	}
+	return wire.Packet{Header: d.packet.Header[:], Secret: d.packet.Secret}, nil
+}
+
+// conclude decides and writes what was decided, anew if something changed in between, until one decision stands. Its error is the
+// refusal, if that was the decision.
+func (s *Server) conclude(ctx context.Context, decide func() (*decision, error)) (*decision, error) {
 	for range maxTries {
-		d, err := s.decide(ctx, from, id, m, api)
+		d, err := decide()
 		if err != nil {
-			return wire.Packet{}, fmt.Errorf("release: %w", err)
+			return nil, fmt.Errorf("release: %w", err)
 		}
 		if d.refusal != nil && d.refusal.Class == wire.UnknownSession {
-			return wire.Packet{}, d.refusal // not for the audit: anybody can make up ids
+			return nil, d.refusal // not for the audit: anybody can make up ids
 		}
 		err = s.store.write(ctx, func(t *transaction) error { return s.settle(t, d) })
 		switch {
 		case errors.Is(err, errStale):
 			continue
 		case err != nil:
-			return wire.Packet{}, fmt.Errorf("release: %w", err)
+			return nil, fmt.Errorf("release: %w", err)
 		case d.refusal != nil:
-			return wire.Packet{}, d.refusal
+			return nil, d.refusal
 		}
-		return wire.Packet{Header: d.packet.Header[:], Secret: d.packet.Secret}, nil
+		return d, nil
 	}
-	return wire.Packet{}, fmt.Errorf("release: %w: %w", ErrBusy, errStale)
+	return nil, fmt.Errorf("release: %w: %w", ErrBusy, errStale)
 }
 
 // decision is what is to be done about a session's evidence. It is worth nothing before it is written.
@@ -52,34 +62,47 @@ type decision struct {
 	kept    *session
 	found   *found // what a release rests on
 	entry   Entry
-	refusal *Refusal // nil: release the packet
-	packet  sev.Packet
+	refusal *Refusal          // nil: release
+	packet  sev.Packet        // of a launch session
+	sealed  wire.SealedSecret // of a challenge
 }
 
 // decide reads and judges, and changes nothing. Its errors are those of the store.
 func (s *Server) decide(ctx context.Context, from Source, id string, m sev.Measurement, api sev.API) (*decision, error) {
 	now := s.now() // the time of the decision
 	d := &decision{entry: Entry{Time: now, Event: EventRelease, Session: id, Request: from.Request, Source: from.Address, API: api.String()}}
-	var err error
-	d.kept, err = readSession(ctx, s.store.read, id)
-	if errors.Is(err, errNoSession) || err == nil && d.kept.kind != kindSEV {
-		d.refusal = refusef(wire.UnknownSession, "no such launch session")
-		return d, nil
-	}
-	if err != nil {
+	if err := s.look(ctx, d, id, kindSEV); err != nil {
 		return nil, err
 	}
-	d.entry.Image, d.entry.Version, d.entry.Platform, d.entry.Chip = d.kept.image, d.kept.version, d.kept.platform, d.kept.chip
-	if d.refusal = ended(d.kept, now); d.refusal == nil {
-		if d.found, err = s.store.find(ctx, d.kept.image); err != nil {
-			return nil, err
-		}
+	if d.refusal == nil {
 		d.packet, d.refusal = s.judge(ctx, d, m, api)
 	}
+	d.refused()
+	return d, nil
+}
+
+// look finds the session, and the image if the session is still open; a refusal says that it goes no further.
+func (s *Server) look(ctx context.Context, d *decision, id string, kind kind) (err error) {
+	d.kept, err = readSession(ctx, s.store.read, id)
+	if errors.Is(err, errNoSession) || err == nil && d.kept.kind != kind {
+		d.refusal = refusef(wire.UnknownSession, "no such session of this kind")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d.entry.Image, d.entry.Version, d.entry.Platform, d.entry.Chip = d.kept.image, d.kept.version, d.kept.platform, d.kept.chip
+	if d.refusal = ended(d.kept, d.entry.Time); d.refusal == nil {
+		d.found, err = s.store.find(ctx, d.kept.image)
+	}
+	return err
+}
+
+// refused puts the refusal, if it is one, into the entry.
+func (d *decision) refused() {
 	if d.refusal != nil {
 		d.entry.refuse(d.refusal)
 	}
-	return d, nil
 }
 
 // settle writes a decision, or says errStale.

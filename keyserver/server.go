@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sealboot/sealboot/keyserver/snp"
 	"github.com/sealboot/sealboot/keyserver/wire"
 	"github.com/sealboot/sealboot/sev"
 )
@@ -24,13 +25,14 @@ const (
 	maxRate            = 1_000_000
 )
 
-// Config says how a server works. All but the last three must be given.
+// Config says how a server works. All but SNP and the last three must be given.
 type Config struct {
 	Store  *Store
 	Roots  sev.RootSet // trusted to speak for platforms
 	Random io.Reader   // safe for concurrent use; crypto/rand.Reader outside tests
 	Now    func() time.Time
 	Log    *slog.Logger
+	SNP    *snp.Verifier // trusts the same roots; nil: the way in at run time is not served
 
 	SessionTTL  time.Duration // from the session to its measurement; 0: DefaultSessionTTL
 	MaxSessions int           // open at once: the oldest give way; 0: DefaultMaxSessions
@@ -42,6 +44,7 @@ type Config struct {
 type Server struct {
 	store       *Store
 	chains      *chains
+	snp         *snp.Verifier
 	random      io.Reader
 	now         func() time.Time
 	log         *slog.Logger
@@ -80,7 +83,7 @@ func NewServer(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make key server: %w", err)
 	}
-	return &Server{decoy: decoy, store: c.Store, chains: newChains(c.Roots), random: c.Random, now: c.Now, log: c.Log,
+	return &Server{decoy: decoy, store: c.Store, chains: newChains(c.Roots), snp: c.SNP, random: c.Random, now: c.Now, log: c.Log,
 		ttl: c.SessionTTL, maxSessions: c.MaxSessions, working: make(chan struct{}, maxWorking), limits: defaultLimits, limiter: newLimiter(c.Rate)}, nil
 }
 
@@ -123,25 +126,27 @@ func (s *Server) OpenSession(ctx context.Context, from Source, r wire.SessionReq
 		return wire.Session{}, fmt.Errorf("make session: %w", err)
 	}
 	entry.Session, entry.Platform, entry.Chip, entry.Policy, entry.Kind = kept.id, p.name, p.chip, guest.String(), string(modeOf(guest))
-	err = s.store.write(ctx, func(t *transaction) error {
-		gone, err := t.makeRoom(s.maxSessions, now)
-		if err != nil {
-			return err
-		}
-		if gone > 0 {
-			if err := t.audit(Entry{Time: now, Event: EventExpire, Count: gone, Cause: "made room for new sessions"}); err != nil {
-				return err
-			}
-		}
-		if err := t.insertSession(kept); err != nil {
-			return err
-		}
-		return t.audit(entry)
-	})
-	if err != nil {
+	if err := s.store.write(ctx, func(t *transaction) error { return s.insert(t, kept, entry) }); err != nil {
 		return wire.Session{}, fmt.Errorf("make session: %w", err)
 	}
 	return wire.Session{ID: kept.id, Policy: uint32(guest), DHCert: start.GODH[:], Blob: start.Session[:], Expires: kept.expires.UTC()}, nil
+}
+
+// insert puts a session into the store, and makes room for it if there is none.
+func (s *Server) insert(t *transaction, kept *session, entry Entry) error {
+	gone, err := t.makeRoom(s.maxSessions, entry.Time)
+	if err != nil {
+		return err
+	}
+	if gone > 0 {
+		if err := t.audit(Entry{Time: entry.Time, Event: EventExpire, Count: gone, Cause: "made room for new sessions"}); err != nil {
+			return err
+		}
+	}
+	if err := t.insertSession(kept); err != nil {
+		return err
+	}
+	return t.audit(entry)
 }
 
 // admit says under which guest policy a session is made, and of which version of the image it is: 0 if it is doomed from the

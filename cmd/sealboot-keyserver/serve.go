@@ -16,6 +16,7 @@ import (
 	"github.com/sealboot/sealboot/internal/atomicfile"
 	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/keyserver"
+	"github.com/sealboot/sealboot/keyserver/snp"
 )
 
 // serveFlags are the flags of serve.
@@ -86,8 +87,12 @@ func (a *app) serve(ctx context.Context, f serveFlags) (err error) {
 		return err
 	}
 	defer closing(store, &err)
+	reports, err := snp.NewVerifier(roots, nil)
+	if err != nil {
+		return err
+	}
 	server, err := keyserver.NewServer(keyserver.Config{
-		Store: store, Roots: roots, Random: rand.Reader, Now: time.Now, Log: log,
+		Store: store, Roots: roots, SNP: reports, Random: rand.Reader, Now: time.Now, Log: log,
 		SessionTTL: f.ttl, MaxSessions: f.maxSessions, Rate: f.rate,
 	})
 	if err != nil {

@@ -1,5 +1,6 @@
 // Package client speaks to a key server, from the host's side: it asks for a launch session
-// and brings the measurement; and from the guest's: it confirms that it has used a new secret. Requests and answers are package wire's.
+// and brings the measurement; and from the guest's: it asks for a challenge,
+// brings a report, and confirms that it has used a new secret. Requests and answers are package wire's.
 //
 // What the server answers is not believed further than its form: bounded, strictly decoded, no redirects
 // followed. A refusal is a *Refused, which carries the class and nothing more, for that is all there is.
@@ -85,6 +86,27 @@ func (c *Client) Measurement(ctx context.Context, session string, r wire.Measure
 		return wire.Packet{}, err
 	}
 	return post(ctx, c, "/v1/sessions/"+session+"/measurement", body, http.StatusOK, wire.DecodePacket)
+}
+
+// Challenge asks for what a running guest's report must bind.
+func (c *Client) Challenge(ctx context.Context, r wire.ChallengeRequest) (wire.Challenge, error) {
+	body, err := r.Encode()
+	if err != nil {
+		return wire.Challenge{}, err
+	}
+	return post(ctx, c, "/v1/challenges", body, http.StatusCreated, wire.DecodeChallenge)
+}
+
+// Report brings the challenge's report and gets the sealed secret, which package snp/seal opens.
+func (c *Client) Report(ctx context.Context, challenge string, r wire.ReportRequest) (wire.SealedSecret, error) {
+	if !wire.ValidSessionID(challenge) {
+		return wire.SealedSecret{}, fmt.Errorf("ask for secret: %q is no challenge", challenge)
+	}
+	body, err := r.Encode()
+	if err != nil {
+		return wire.SealedSecret{}, err
+	}
+	return post(ctx, c, "/v1/challenges/"+challenge+"/report", body, http.StatusOK, wire.DecodeSealedSecret)
 }
 
 // Confirm tells that a secret's new version was used by the guest that got it in the session.

@@ -178,3 +178,44 @@ func TestDeadline(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestReport asks for a challenge and brings its report.
+func TestReport(t *testing.T) {
+	challenge := wire.Challenge{ID: session.ID, Nonce: make([]byte, 32), Expires: session.Expires}
+	sealed := wire.SealedSecret{Encapsulated: make([]byte, 32), Secret: make([]byte, 40)}
+	report := wire.ReportRequest{Report: make([]byte, 0x4a0), PublicKey: make([]byte, 32)}
+	c := server(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/v1/challenges":
+			if m, err := wire.DecodeChallengeRequest(r.Body); err != nil || m.Image != "web" {
+				t.Errorf("server got %+v: %v", m, err)
+			}
+			reply(http.StatusCreated, wire.MediaType, encoded(t, challenge))(w, r)
+		case "/v1/challenges/" + session.ID + "/report":
+			if m, err := wire.DecodeReportRequest(r.Body); err != nil || len(m.Certificates) != 0 {
+				t.Errorf("server got %+v: %v", m, err)
+			}
+			reply(http.StatusOK, wire.MediaType, encoded(t, sealed))(w, r)
+		default:
+			t.Errorf("server got %s", r.URL.Path)
+		}
+	})
+	got, err := c.Challenge(t.Context(), wire.ChallengeRequest{Image: "web"})
+	if err != nil || got.ID != challenge.ID || !bytes.Equal(got.Nonce, challenge.Nonce) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if got, err := c.Report(t.Context(), got.ID, report); err != nil || !bytes.Equal(got.Secret, sealed.Secret) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if _, err := c.Report(t.Context(), "../x", report); err == nil {
+		t.Error("a challenge of another form was asked for")
+	}
+	for name, answer := range map[string]http.HandlerFunc{
+		"other status": reply(http.StatusCreated, wire.MediaType, encoded(t, sealed)), "a challenge": reply(http.StatusOK, wire.MediaType, encoded(t, challenge)),
+		"without end": endless,
+	} {
+		if _, err := server(t, answer).Report(t.Context(), session.ID, report); !errors.Is(err, ErrNotKeyServer) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

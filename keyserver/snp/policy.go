@@ -85,7 +85,8 @@ var reportVersions = []uint8{2, 3, 5}
 const maxAge = 365 * 24 * time.Hour
 
 // DefaultPolicy takes guests at VMPL 0 that cannot be debugged or migrated, on any chip of any product, by a VCEK, with AMD's
-// revocations known and not older than 30 days. Its floors are 0: AMD raises them with its security bulletins, the owner follows.
+// revocations known: until the next list is due, and a year at most, for AMD alone decides how often it makes one. Its floors are 0:
+// AMD raises them with its security bulletins, the owner follows.
 func DefaultPolicy() Policy {
 	return Policy{
 		Guest:      GuestPolicy{AllowSMT: true},
@@ -93,7 +94,7 @@ func DefaultPolicy() Policy {
 		Products:   map[Product]Floor{Milan: {}, Genoa: {}, Turin: {}},
 		Reports:    slices.Clone(reportVersions),
 		Signers:    []Signer{VCEK},
-		Revocation: Revocation{Required: true, MaxAge: 30 * 24 * time.Hour},
+		Revocation: Revocation{Required: true, MaxAge: maxAge},
 		IDKeys:     AnyOf[KeyDigest](),
 		AuthorKeys: AnyOf[KeyDigest](),
 		Chips:      AnyOf[ChipID](),

@@ -3,6 +3,7 @@ package snp
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -170,5 +171,18 @@ func TestPolicyValidate(t *testing.T) {
 	err := Policy{}.Validate()
 	if joined, ok := err.(interface{ Unwrap() []error }); !ok || len(joined.Unwrap()) < 10 {
 		t.Errorf("the zero policy: %v", err)
+	}
+}
+
+// TestDefaultPolicyFile keeps the default policy's form as a file to read and to start from.
+func TestDefaultPolicyFile(t *testing.T) {
+	text, err := json.MarshalIndent(DefaultPolicy(), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = "testdata/default-policy.json"
+	kept, err := os.ReadFile(name)
+	if err != nil || string(kept) != string(text)+"\n" {
+		t.Errorf("%s is not the default policy (%v), which is\n%s", name, err, text)
 	}
 }

@@ -125,6 +125,10 @@ type ABI struct {
 
 func (a ABI) String() string { return fmt.Sprintf("%d.%d", a.Major, a.Minor) }
 
+func (a ABI) compare(b ABI) int {
+	return cmp.Or(cmp.Compare(a.Major, b.Major), cmp.Compare(a.Minor, b.Minor))
+}
+
 // ParseABI reads MAJOR.MINOR.
 func ParseABI(s string) (a ABI, err error) {
 	_, err = fmt.Sscanf(s, "%d.%d", &a.Major, &a.Minor)
@@ -142,5 +146,5 @@ func clip(s string) string {
 		}
 		return r
 	}, s)
-	return s[:min(len(s), 64)]
+	return s[:min(len(s), 100)]
 }

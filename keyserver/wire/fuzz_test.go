@@ -51,6 +51,14 @@ func FuzzMeasurementRequest(f *testing.F) { fuzz(f, goodMeasurement, DecodeMeasu
 
 func FuzzPacket(f *testing.F) { fuzz(f, goodPacket, DecodePacket) }
 
+func FuzzChallengeRequest(f *testing.F) { fuzz(f, goodAsk, DecodeChallengeRequest) }
+
+func FuzzChallenge(f *testing.F) { fuzz(f, goodChallenge, DecodeChallenge) }
+
+func FuzzReportRequest(f *testing.F) { fuzz(f, goodReport, DecodeReportRequest) }
+
+func FuzzSealedSecret(f *testing.F) { fuzz(f, goodSealed, DecodeSealedSecret) }
+
 func FuzzConfirmationRequest(f *testing.F) {
 	fuzz(f, goodConfirm, DecodeConfirmationRequest)
 }

@@ -35,6 +35,23 @@ type (
 		PacketHeader []byte `json:"packet_header"`
 		Secret       []byte `json:"secret"`
 	}
+	challengeRequestJSON struct {
+		Image string `json:"image"`
+	}
+	challengeJSON struct {
+		ID      string `json:"id"`
+		Nonce   []byte `json:"nonce"`
+		Expires string `json:"expires"`
+	}
+	reportRequestJSON struct {
+		Report       []byte `json:"report"`
+		Certificates []byte `json:"certificates"`
+		PublicKey    []byte `json:"public_key"`
+	}
+	sealedSecretJSON struct {
+		Encapsulated []byte `json:"encapsulated"`
+		Secret       []byte `json:"secret"`
+	}
 	confirmationRequestJSON struct {
 		Secret  string `json:"secret"`
 		Version string `json:"version"`
@@ -101,11 +118,10 @@ func DecodeSession(r io.Reader) (Session, error) {
 	if err := checkSessionID(m.ID); err != nil {
 		return Session{}, err
 	}
-	t, err := time.Parse(time.RFC3339, expires)
-	if err != nil || t.UTC().Format(time.RFC3339) != expires {
-		return Session{}, fmt.Errorf("%w: expires is no time of RFC 3339 in whole seconds, UTC", ErrMalformed)
+	var err error
+	if m.Expires, err = parseTime(expires); err != nil {
+		return Session{}, err
 	}
-	m.Expires = t.UTC()
 	return m, nil
 }
 

@@ -20,8 +20,8 @@ import (
 	"github.com/sealboot/sealboot/internal/guid"
 )
 
-// MaxBody bounds every request and answer, in bytes. The largest message is a session
-// request: 16 KiB in base64 with RSA keys of 4096 bits.
+// MaxBody bounds every request and answer, in bytes. The largest messages are a session
+// request, 16 KiB in base64 with RSA keys of 4096 bits, and a report with the largest certificates that are taken, 45 KiB.
 const MaxBody = 64 << 10
 
 // MediaType is the type of every request and every answer that is not a problem.
@@ -38,6 +38,16 @@ const (
 	measurementSize  = 48
 	packetHeaderSize = 52
 	maxSecretSize    = 16 << 10 // the most that LAUNCH_SECRET takes
+)
+
+// Lengths of the binary values of a release at run time: an attestation report (AMD SEV-SNP ABI 56860), what packages snp and snp/seal say.
+const (
+	nonceSize        = 32
+	reportSize       = 0x4a0
+	maxCertificates  = 32 << 10
+	publicKeySize    = 32 // X25519
+	encapsulatedSize = 32
+	sealOverhead     = 16
 )
 
 // Errors that a reader of messages tells apart.
@@ -93,6 +103,31 @@ func ConfirmationMAC(key []byte, secret guid.GUID) []byte {
 	h := hmac.New(sha256.New, key)
 	h.Write([]byte("sealboot used 1\x00" + secret.String()))
 	return h.Sum(nil)
+}
+
+// ChallengeRequest asks for a challenge: POST /v1/challenges.
+type ChallengeRequest struct {
+	Image string // name under which the owner registered the image
+}
+
+// Challenge answers it: what a running guest's report must bind.
+type Challenge struct {
+	ID      string // names the challenge in the next request
+	Nonce   []byte
+	Expires time.Time // whole seconds, UTC
+}
+
+// ReportRequest brings a challenge's report: POST /v1/challenges/{id}/report.
+type ReportRequest struct {
+	Report       []byte // as the guest's firmware gives it
+	Certificates []byte // the table that came with it, PEM or DER; may be empty
+	PublicKey    []byte // of the guest's one-time key, which the report binds
+}
+
+// SealedSecret answers it: the secret table, encrypted for the guest's one-time key.
+type SealedSecret struct {
+	Encapsulated []byte
+	Secret       []byte
 }
 
 // ValidImage says whether s can name an image: 1 to 64 letters, digits, '.', '_' and '-', beginning with a

@@ -21,6 +21,10 @@ var (
 	goodSession     = Session{ID: strings.Repeat("0f", 16), Policy: 0x0137000b, DHCert: fill(2084, 4), Blob: fill(128, 5), Expires: time.Unix(1_800_000_000, 0).UTC()}
 	goodMeasurement = MeasurementRequest{Measurement: fill(48, 6), APIMajor: 1, APIMinor: 55, Build: 255}
 	goodPacket      = Packet{Header: fill(52, 7), Secret: fill(3072, 8)}
+	goodAsk         = ChallengeRequest{Image: "web-1.2_x"}
+	goodChallenge   = Challenge{ID: strings.Repeat("1f", 16), Nonce: fill(32, 10), Expires: time.Unix(1_800_000_000, 0).UTC()}
+	goodReport      = ReportRequest{Report: fill(0x4a0, 11), Certificates: fill(8<<10, 12), PublicKey: fill(32, 13)}
+	goodSealed      = SealedSecret{Encapsulated: fill(32, 14), Secret: fill(500, 15)}
 	goodConfirm     = ConfirmationRequest{Secret: guid.MustParse("736869e5-84f0-4973-92ec-06879ce3da0b"), MAC: fill(32, 9)}
 	goodProblem     = Problem{Class: Refused, Request: "0123456789abcdef"}
 )
@@ -41,6 +45,11 @@ var kinds = []kind{
 	{"session", goodSession, of(DecodeSession)},
 	{"measurement request", goodMeasurement, of(DecodeMeasurementRequest)},
 	{"packet", goodPacket, of(DecodePacket)},
+	{"challenge request", goodAsk, of(DecodeChallengeRequest)},
+	{"challenge", goodChallenge, of(DecodeChallenge)},
+	{"report request", goodReport, of(DecodeReportRequest)},
+	{"report request without certificates", ReportRequest{Report: fill(0x4a0, 11), Certificates: []byte{}, PublicKey: fill(32, 13)}, of(DecodeReportRequest)},
+	{"sealed secret", goodSealed, of(DecodeSealedSecret)},
 	{"confirmation request", goodConfirm, of(DecodeConfirmationRequest)},
 	{"problem", goodProblem, of(func(r io.Reader) (Problem, error) { return DecodeProblem(r, Refused.Status()) })},
 }
@@ -66,7 +75,7 @@ func TestMessages(t *testing.T) {
 			if m, err := k.decode(strings.NewReader(" \n" + strings.ReplaceAll(good, `":`, `" : `) + "\r\n")); err != nil || !reflect.DeepEqual(m, k.good) {
 				t.Fatalf("with white space: %+v, %v", m, err)
 			}
-			first := good[1:strings.Index(good, ",")]
+			first := good[1:strings.IndexAny(good, ",}")]
 			name := first[:strings.Index(first, ":")]
 			for bad, body := range map[string]string{
 				"empty":           "",
@@ -112,6 +121,21 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// goodSealedText is goodSealed's secret but for its last bytes.
+var goodSealedText = strings.Repeat("Dw8P", 162)
+
+// TestLargestReport: the most certificates that are taken fit into a body.
+func TestLargestReport(t *testing.T) {
+	m := ReportRequest{Report: fill(0x4a0, 11), Certificates: fill(32<<10, 12), PublicKey: fill(32, 13)}
+	if got, err := DecodeReportRequest(strings.NewReader(encode(t, m))); err != nil || !reflect.DeepEqual(got, m) {
+		t.Error(err)
+	}
+	m.Certificates = fill(32<<10+1, 12)
+	if _, err := DecodeReportRequest(strings.NewReader(encode(t, m))); !errors.Is(err, ErrMalformed) {
+		t.Error(err)
+	}
+}
+
 var errBroken = errors.New("broken connection")
 
 type failing struct{}
@@ -144,6 +168,16 @@ func TestValues(t *testing.T) {
 		{"measurement request", "measurement too long", `"measurement":"`, `"measurement":"AAAA`},
 		{"packet", "secret of no block", "CAgI", ""},
 		{"packet", "bits left over in base64", "Bw==", "Bx=="},
+		{"challenge request", "image of a path", `"web-1.2_x"`, `"a/b"`},
+		{"challenge", "id in capitals", `"1f`, `"1F`},
+		{"challenge", "nonce too short", "CgoK", ""},
+		{"challenge", "no time", "2027-", "x-"},
+		{"report request", "report too short", "CwsL", ""},
+		{"report request", "report too long", `"report":"`, `"report":"AAAA`},
+		{"report request without certificates", "certificates missing", `"certificates":"",`, ""},
+		{"report request", "key too long", `"public_key":"`, `"public_key":"AAAA`},
+		{"sealed secret", "encapsulation too short", "Dg4O", ""},
+		{"sealed secret", "empty", goodSealedText, ""},
 		{"confirmation request", "secret in capitals", "736869e5", "736869E5"},
 		{"confirmation request", "secret of zeros", "736869e5-84f0-4973-92ec-06879ce3da0b", "00000000-0000-0000-0000-000000000000"},
 		{"confirmation request", "no GUID", "736869e5-", "736869e5"},
