@@ -50,6 +50,8 @@ fetched="$suite busybox-static
 $suite base-files"
 case $distribution in
 debian12)
+	installed="$installed
+/usr/bin/chromium chromium" # on Ubuntu it is a snap: the page's tests in a browser are skipped there
 	fetched="$fetched
 sid ovmf-amdsev
 $suite-backports grub-common
@@ -59,6 +61,7 @@ $suite linux-image-cloud-amd64"
 	;;
 debian13)
 	installed="$installed
+/usr/bin/chromium chromium
 /usr/bin/grub-mkimage grub-common
 /usr/lib/grub/x86_64-efi/moddep.lst grub-efi-amd64-bin"
 	fetched="$fetched

@@ -1,7 +1,6 @@
 package keyserver
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -10,8 +9,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/sealboot/sealboot/keyserver/auditlog"
 	"github.com/sealboot/sealboot/keyserver/wire"
 )
 
@@ -32,6 +33,12 @@ const (
 	EventConfirm  Event = "confirm-secret" // a rotation ended: the guest has used the new version, or the owner says so
 	EventRollBack Event = "roll-back-secret"
 )
+
+// Events lists them.
+func Events() []Event {
+	return []Event{EventRegister, EventSession, EventRelease, EventExpire, EventRevoke, EventUnrevoke, EventPolicy,
+		EventPut, EventRotate, EventConfirm, EventRollBack}
+}
 
 // Entry is one decision. It holds no secret, and nothing that a host sent except in a checked form.
 type Entry struct {
@@ -67,117 +74,169 @@ func (e *Entry) refuse(r *Refusal) { e.Class, e.Cause, e.Reason = r.Class, r.Cau
 type Row struct {
 	Seq int64 `json:"seq"`
 	Entry
-	MAC []byte `json:"mac"`
+	Hash string `json:"hash"`
 }
 
 // ChainError says where the audit's chain is broken: a row was changed, dropped, added or moved.
-type ChainError struct {
-	Seq     int64
-	Problem string
-}
+type ChainError = auditlog.ChainError
 
-func (e *ChainError) Error() string { return fmt.Sprintf("audit row %d: %s", e.Seq, e.Problem) }
+// ErrAuditHead says that the audit's end is not what this store's servers wrote: the database was written by somebody
+// else, or an older state of it was put back under a running server. Nothing is written to such a store, and so nothing is released.
+var ErrAuditHead = errors.New("end of the audit is not what the key server wrote: the database was changed from outside; look with sealboot keyserver audit verify")
 
-// The audit's head: the number of rows and the last one's MAC, so that rows cut off the end are missed too. (Whoever
-// can put back an old copy of the whole store can also put back its head: see PROTOCOL.md.)
-const auditHead = "audit-head"
+// A checkpoint of the audit is signed with the batch after which this many rows, or this much time, have passed since the last one.
+const (
+	checkpointRows = 1000
+	checkpointAge  = time.Hour
+)
 
-// rowMAC chains a row to the one before it. Only the holder of the store key can make one.
-func (k *Key) rowMAC(before []byte, seq int64, entry []byte) []byte {
-	h := hmac.New(sha256.New, k.audit)
-	h.Write(joined([][]byte{before, number(seq), entry}))
-	return h.Sum(nil)
-}
-
-// audit appends an entry.
-func (t *transaction) audit(e Entry) error {
-	e.Time = e.Time.UTC().Truncate(time.Millisecond)
-	text, err := json.Marshal(e)
-	if err != nil {
-		return fmt.Errorf("write audit: %w", err)
-	}
-	seq := t.head.seq + 1
-	mac := t.store.key.rowMAC(t.head.mac, seq, text)
-	if _, err := t.exec(`INSERT INTO audit (seq, entry, mac) VALUES (?, ?, ?)`, seq, string(text), mac); err != nil {
-		return fmt.Errorf("write audit: %w", err)
-	}
-	*t.head = head{seq, mac} // written once, before the batch's commit
-	return nil
-}
-
-// head is the last row's number and MAC; 0 and nothing before the first.
+// head is the audit's end: the last row's place and hash, and which checkpoint was signed last. It is authenticated
+// under the store key and checked before a batch extends it, so that somebody who can write the database but has no key cannot have
+// the server go on from a rewritten chain. (Whoever can put back an old copy of the whole store also puts back its head:
+// that is found by a checkpoint kept elsewhere.)
 type head struct {
-	seq int64
-	mac []byte
+	auditlog.Head
+	covered   int64 // rows that the last checkpoint covers
+	coveredAt int64 // its time; 0: there is none
 }
 
-func readHead(ctx context.Context, on queries) (head, error) {
+const (
+	auditHead     = "audit-head" // name of the setting
+	auditHeadSize = 8 + sha256.Size + 8 + 8 + sha256.Size
+)
+
+func (k *Key) encodeHead(h head) []byte {
+	b := binary.BigEndian.AppendUint64(nil, uint64(h.Size))
+	b = append(b, h.Hash[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(h.covered))
+	b = binary.BigEndian.AppendUint64(b, uint64(h.coveredAt))
+	return append(b, k.headMAC(b)...)
+}
+
+func (k *Key) headMAC(b []byte) []byte {
+	m := hmac.New(sha256.New, k.head)
+	m.Write([]byte("sealboot audit head 1\n"))
+	m.Write(b)
+	return m.Sum(nil)
+}
+
+func (k *Key) decodeHead(b []byte) (head, error) {
+	if len(b) != auditHeadSize {
+		return head{}, ErrAuditHead
+	}
+	b, mac := b[:auditHeadSize-sha256.Size], b[auditHeadSize-sha256.Size:]
+	if !hmac.Equal(mac, k.headMAC(b)) {
+		return head{}, ErrAuditHead
+	}
+	number := func(at int) int64 { return int64(binary.BigEndian.Uint64(b[at:])) }
+	return head{Head: auditlog.Head{Size: number(0), Hash: auditlog.Hash(b[8:])},
+		covered: number(8 + sha256.Size), coveredAt: number(16 + sha256.Size)}, nil
+}
+
+func (k *Key) readHead(ctx context.Context, on queries) (head, error) {
 	var value []byte
 	err := on.row(ctx, `SELECT value FROM settings WHERE name = ?`, auditHead).Scan(&value)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return head{}, nil
-	case err != nil:
-		return head{}, fmt.Errorf("read head of the audit: %w", err)
-	case len(value) != 8+sha256.Size:
-		return head{}, errors.New("head of the audit is broken")
+	if errors.Is(err, sql.ErrNoRows) {
+		return head{}, ErrAuditHead
 	}
-	return head{int64(binary.BigEndian.Uint64(value)), value[8:]}, nil
+	if err != nil {
+		return head{}, fmt.Errorf("read head of the audit: %w", err)
+	}
+	return k.decodeHead(value)
 }
 
-func writeHead(ctx context.Context, on queries, h head) error {
-	value := append(binary.BigEndian.AppendUint64(nil, uint64(h.seq)), h.mac...)
-	_, err := on.exec(ctx, `INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, auditHead, value)
+func (k *Key) writeHead(ctx context.Context, on queries, h head) error {
+	_, err := on.exec(ctx, `INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, auditHead, k.encodeHead(h))
 	if err != nil {
 		return fmt.Errorf("write head of the audit: %w", err)
 	}
 	return nil
 }
 
-// Audit walks the rows from the first to the last, checking the chain as it goes. A *ChainError tells of the first
-// break; the rows given before it are sound.
-func (s *Store) Audit(ctx context.Context, each func(Row) error) error {
-	on, end, err := s.snapshot(ctx) // one view of rows and head
+// trail is the audit of one batch of writes: the head with the batch's rows, and their entries.
+type trail struct {
+	head
+	entries []Entry
+	signed  []signed // checkpoints that the batch makes
+}
+
+// beginTrail reads the head that a batch extends.
+func (s *Store) beginTrail(ctx context.Context, on queries) (trail, error) {
+	h, err := s.key.readHead(ctx, on)
 	if err != nil {
-		return fmt.Errorf("read audit: %w", err)
+		return trail{}, err
 	}
-	defer end()
-	last, err := readHead(ctx, on)
+	if seen := s.seen; h.Size < seen.Size || h.Size == seen.Size && !h.Hash.Equal(seen.Hash) {
+		return trail{}, fmt.Errorf("%w: it has %d rows, this server has seen %d", ErrAuditHead, h.Size, seen.Size)
+	}
+	return trail{head: h}, nil
+}
+
+// audit appends an entry.
+func (t *transaction) audit(e Entry) error {
+	e.Time = e.Time.UTC().Truncate(time.Millisecond)
+	e.Cause, e.Reason = bounded(e.Cause), bounded(e.Reason)
+	text, err := json.Marshal(e)
 	if err != nil {
-		return fmt.Errorf("read audit: %w", err)
+		return fmt.Errorf("write audit: %w", err)
 	}
-	rows, err := on.rows(ctx, `SELECT seq, entry, mac FROM audit ORDER BY seq`)
-	if err != nil {
-		return fmt.Errorf("read audit: %w", err)
+	next := t.trail.Next(text)
+	if _, err := t.exec(`INSERT INTO audit (seq, event, class, entry, hash) VALUES (?, ?, ?, ?, ?)`,
+		next.Size, string(e.Event), string(e.Class), string(text), next.Hash[:]); err != nil {
+		return fmt.Errorf("write audit: %w", err)
 	}
-	defer rows.Close()
-	var at head // of the rows so far
-	for rows.Next() {
-		var row Row
-		var entry string
-		if err := rows.Scan(&row.Seq, &entry, &row.MAC); err != nil {
-			return fmt.Errorf("read audit: %w", err)
-		}
-		if row.Seq != at.seq+1 {
-			return &ChainError{Seq: at.seq + 1, Problem: "row is missing"}
-		}
-		if !hmac.Equal(row.MAC, s.key.rowMAC(at.mac, row.Seq, []byte(entry))) {
-			return &ChainError{Seq: row.Seq, Problem: "row or the one before it was changed"}
-		}
-		d := json.NewDecoder(bytes.NewReader([]byte(entry)))
-		if err := d.Decode(&row.Entry); err != nil {
-			return &ChainError{Seq: row.Seq, Problem: "row does not read"}
-		}
-		if err := each(row); err != nil {
-			return err
-		}
-		at = head{row.Seq, row.MAC}
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read audit: %w", err)
-	}
-	if at.seq != last.seq || !hmac.Equal(at.mac, last.mac) {
-		return &ChainError{Seq: at.seq + 1, Problem: fmt.Sprintf("rows are missing at the end: %d there, %d written", at.seq, last.seq)}
-	}
+	t.trail.Head = next
+	t.trail.entries = append(t.trail.entries, e)
 	return nil
 }
+
+// maxText bounds cause and reason: a row must fit a line of an export.
+const maxText = 4 << 10
+
+func bounded(s string) string {
+	if len(s) > maxText {
+		return strings.ToValidUTF8(s[:maxText], "") + " (cut)"
+	}
+	return s
+}
+
+// endTrail writes the head of a batch with rows, and the checkpoint that is due. The batch commits after it.
+func (s *Store) endTrail(ctx context.Context, on queries, t *trail) error {
+	if len(t.entries) == 0 {
+		return nil
+	}
+	if now := t.entries[len(t.entries)-1].Time; t.due(now) {
+		if err := s.sign(ctx, on, t, now); err != nil {
+			return err
+		}
+	}
+	return s.key.writeHead(ctx, on, t.head)
+}
+
+// due says whether rows have waited for a checkpoint long enough. The first row gets one of its own.
+func (h head) due(now time.Time) bool {
+	rows := h.Size - h.covered
+	return rows > 0 && (h.covered == 0 || rows >= checkpointRows || now.Unix()-h.coveredAt >= int64(checkpointAge/time.Second))
+}
+
+// sign makes a checkpoint of the rows so far and notes it in the head.
+func (s *Store) sign(ctx context.Context, on queries, t *trail, now time.Time) error {
+	c := auditlog.Checkpoint{Head: t.Head, Time: now.UTC().Truncate(time.Second)}
+	note := s.key.signer.Sign(c)
+	_, err := on.exec(ctx, `INSERT INTO checkpoints (seq, note) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET note = excluded.note`, c.Size, string(note))
+	if err != nil {
+		return fmt.Errorf("write checkpoint: %w", err)
+	}
+	t.covered, t.coveredAt = c.Size, now.Unix()
+	t.signed = append(t.signed, signed{c, note})
+	return nil
+}
+
+// signed is a checkpoint with its note.
+type signed struct {
+	auditlog.Checkpoint
+	note []byte
+}
+
+// AuditKey gives the public key under which the audit's checkpoints and exports are checked. It follows from the store key.
+func (k *Key) AuditKey() auditlog.PublicKey { return k.signer.PublicKey() }

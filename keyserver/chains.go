@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sealboot/sealboot/keyserver/wire"
 	"github.com/sealboot/sealboot/sev"
@@ -27,6 +28,8 @@ type chains struct {
 	mu    sync.Mutex
 	known map[[sha256.Size]byte]*platform
 	order [][sha256.Size]byte // oldest first
+
+	hits, misses atomic.Uint64
 }
 
 func newChains(roots sev.RootSet) *chains {
@@ -40,8 +43,10 @@ func (c *chains) verify(r wire.SessionRequest) (*platform, *Refusal) {
 	p := c.known[id]
 	c.mu.Unlock()
 	if p != nil {
+		c.hits.Add(1)
 		return p, nil
 	}
+	c.misses.Add(1)
 	chain, err := sev.ParseChain(r.PDH, r.CertChain, r.CA)
 	if err != nil {
 		return nil, refusef(wire.UntrustedPlatform, "read certificates: %w", err)
@@ -59,6 +64,9 @@ func (c *chains) verify(r wire.SessionRequest) (*platform, *Refusal) {
 	c.remember(id, p)
 	return p, nil
 }
+
+// counts tells how many chains were remembered, and how many not.
+func (c *chains) counts() (hits, misses uint64) { return c.hits.Load(), c.misses.Load() }
 
 func (c *chains) remember(id [sha256.Size]byte, p *platform) {
 	c.mu.Lock()

@@ -22,7 +22,7 @@
 //     image's name, version, record and policy: who can write the database but has no key, cannot bring the server to release
 //     one for another digest, under another policy, or in a version from before.
 //   - A rotated secret's old version stays until the guest has confirmed the new one, and is gone from the store then.
-//   - A host is told a class (wire.Class); the cause goes to the audit, whose rows are chained, and to the log. No secret
+//   - A host is told a class (wire.Class); the cause goes to the audit, whose rows are chained and signed (auditlog), and to the log. No secret
 //     goes to either.
 //
 // Clock and randomness come in; nothing here reads flags or the environment.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"mime"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -59,6 +61,9 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, r, s.source(r), refusef(wire.NotFound, "no such path"))
 	})
+	if s.metrics != nil {
+		return s.metrics.Count(mux)
+	}
 	return mux
 }
 
@@ -68,6 +73,11 @@ func answer[Q any, A interface{ Encode() ([]byte, error) }](s *Server, success i
 	return func(w http.ResponseWriter, r *http.Request) {
 		began := s.now()
 		from := s.source(r)
+		defer func() {
+			if p := recover(); p != nil { // the server's own would say so without the request's id
+				s.problem(w, r, from, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+			}
+		}()
 		if !s.limiter.allow(from.Address, began) {
 			s.problem(w, r, from, refusef(wire.TooManyRequests, "source asks too often"))
 			return

@@ -12,6 +12,8 @@ import (
 	"io"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/sealboot/sealboot/keyserver/auditlog"
 )
 
 // keySize is the length of a store key in bytes.
@@ -20,16 +22,18 @@ const keySize = 32
 // ErrSealed says that a sealed value does not open: it is another row's, was changed, or belongs to another key.
 var ErrSealed = errors.New("sealed value does not open")
 
-// Key seals what the store must not show, and chains the audit. It comes from outside the store.
+// Key seals what the store must not show, and signs the audit. It comes from outside the store.
 //
 // Each use has a key of its own, derived by HKDF-SHA256 (RFC 5869). Values are sealed by XChaCha20-Poly1305 with
 // a random nonce of 24 bytes in front; what the value is for is authenticated with it, so that no row can
 // stand in for another.
 type Key struct {
 	sealing  cipher.AEAD
-	audit    []byte
-	state    []byte // MACs of rows that are no secret
-	receipts []byte // makes the keys of release receipts
+	state    []byte           // MACs of rows that are no secret
+	receipts []byte           // makes the keys of release receipts
+	head     []byte           // authenticates the audit's end
+	signer   *auditlog.Signer // of the audit's checkpoints
+	rows1    []byte           // chained the audit's rows before they had plain hashes
 }
 
 // NewKey takes the 32 random bytes of a store key. The caller may wipe them afterwards.
@@ -37,28 +41,25 @@ func NewKey(raw []byte) (*Key, error) {
 	if len(raw) != keySize {
 		return nil, fmt.Errorf("store key of %d bytes, not %d", len(raw), keySize)
 	}
-	sealing, err := hkdf.Key(sha256.New, raw, nil, "sealboot key server store 1: sealing", chacha20poly1305.KeySize)
+	var keys [6][]byte
+	for i, use := range []string{"sealing", "audit", "audit head", "audit signature", "state", "receipt"} {
+		key, err := hkdf.Key(sha256.New, raw, nil, "sealboot key server store 1: "+use, keySize)
+		if err != nil {
+			return nil, err
+		}
+		keys[i] = key
+	}
+	defer clear(keys[0])
+	defer clear(keys[3])
+	sealing, err := chacha20poly1305.NewX(keys[0])
 	if err != nil {
 		return nil, err
 	}
-	defer clear(sealing)
-	audit, err := hkdf.Key(sha256.New, raw, nil, "sealboot key server store 1: audit", sha256.Size)
+	signer, err := auditlog.NewSigner(keys[3])
 	if err != nil {
 		return nil, err
 	}
-	state, err := hkdf.Key(sha256.New, raw, nil, "sealboot key server store 1: state", sha256.Size)
-	if err != nil {
-		return nil, err
-	}
-	receipts, err := hkdf.Key(sha256.New, raw, nil, "sealboot key server store 1: receipt", sha256.Size)
-	if err != nil {
-		return nil, err
-	}
-	aead, err := chacha20poly1305.NewX(sealing)
-	if err != nil {
-		return nil, err
-	}
-	return &Key{sealing: aead, audit: audit, state: state, receipts: receipts}, nil
+	return &Key{sealing: sealing, rows1: keys[1], head: keys[2], signer: signer, state: keys[4], receipts: keys[5]}, nil
 }
 
 // mac authenticates the parts of a row that anybody may read.

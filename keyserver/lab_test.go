@@ -43,17 +43,18 @@ var platforms = sync.OnceValue(func() []*sev.Platform {
 
 // lab is a key server with one image, on loopback, and a clock that the test moves.
 type lab struct {
-	t      testing.TB
-	dir    string // location of the store
-	key    *Key
-	store  *Store
-	server *Server
-	client *client.Client
-	url    string
-	log    *syncBuffer
-	config Config
-	limits limits
-	stop   func()
+	t         testing.TB
+	dir       string // location of the store
+	key       *Key
+	store     *Store
+	server    *Server
+	client    *client.Client
+	url       string
+	log       *syncBuffer
+	config    Config
+	limits    limits
+	stop      func()
+	monitored bool // what is counted, see Monitor
 
 	mu  sync.Mutex
 	now time.Time
@@ -125,6 +126,9 @@ func (l *lab) start() {
 	l.server, err = NewServer(l.config)
 	must(l.t, err)
 	l.server.limits = l.limits
+	if l.monitored {
+		l.server.Monitor(nil)
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(l.t, err)
 	l.url = "http://" + listener.Addr().String()

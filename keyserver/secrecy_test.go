@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/sealboot/sealboot/keyserver/wire"
@@ -22,10 +24,13 @@ func gone(err error) error {
 	return err
 }
 
-// TestNothingSecretIsLeftBehind runs releases and refusals, and then searches log, audit and every byte of the
-// store, while it runs and after, for the secrets in each form that they could have been written in.
+// TestNothingSecretIsLeftBehind runs releases and refusals, and then searches log, audit, its export, the metrics, the owner's page and
+// every byte of the store, while it runs and after, for the secrets in each form that they could have been written in.
 func TestNothingSecretIsLeftBehind(t *testing.T) {
 	l := newSNPLab(t)
+	l.stop()
+	l.monitored = true
+	l.start()
 	file := []byte("a file for the guest, of which nobody may know")
 	l.registerSNP("web", func(r *Registration) { r.Secrets, r.Replace = []Secret{{aFile, file}}, true })
 	secrets := map[string][]byte{"passphrase": testPassphrase, "file": file, "next passphrase": []byte("the passphrase that follows it")}
@@ -94,6 +99,31 @@ func TestNothingSecretIsLeftBehind(t *testing.T) {
 	}
 	search("the audit", rows)
 	search("the log", l.log.bytes())
+	var export bytes.Buffer
+	must(t, l.store.ExportAudit(t.Context(), &export, l.clock(), nil))
+	search("the export", export.Bytes())
+	released := 0
+	for _, row := range l.rows() {
+		if row.Event == EventRelease && row.Class == "" && row.Kind == "sev" {
+			released++
+		}
+	}
+	owners, err := l.server.OwnersPage("test")
+	must(t, err)
+	for target, there := range map[string]string{
+		"/": ">released<", "/launches": still.session.ID, "/refusals": bad.session.ID, "/changes": "register", "/audit": l.key.AuditKey().Origin(),
+		"/metrics": fmt.Sprintf(`decisions_total{class="granted",event="release",kind="sev"} %d`, released),
+	} {
+		h := owners
+		if target == "/metrics" {
+			h = l.server.metrics.Handler()
+		}
+		text := l.look(h, target)
+		if !strings.Contains(text, there) {
+			t.Errorf("%s does not say %q: the search proves nothing", target, there)
+		}
+		search(target, []byte(text))
+	}
 	searchFiles := func(when string) {
 		files, found, dir, oid := 0, false, l.dir, ""
 		if onPostgres() {

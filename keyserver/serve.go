@@ -31,12 +31,22 @@ var defaultLimits = limits{
 }
 
 // Serve answers on l until ctx ends, then lets the requests under way finish, and closes l. It also ends the sessions
-// whose time is over.
+// whose time is over, and signs the audit when that is due.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	sweeping, stopSweep := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() { s.sweep(sweeping) })
+	defer work.Wait()
+	defer stopSweep()
+	return s.ServeHandler(ctx, l, s.Handler())
+}
+
+// ServeHandler answers on l with another handler, as the owner's page or the metrics, under the limits of Serve.
+func (s *Server) ServeHandler(ctx context.Context, l net.Listener, handler http.Handler) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // no streams to multiplex, so none to abuse
 	h := &http.Server{
-		Handler:           s.Handler(),
+		Handler:           handler,
 		ReadHeaderTimeout: s.limits.header,
 		ReadTimeout:       s.limits.read,
 		WriteTimeout:      s.limits.write,
@@ -45,12 +55,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		Protocols:         protocols,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
-	sweeping, stopSweep := context.WithCancel(ctx)
-	var work sync.WaitGroup
-	work.Go(func() { s.sweep(sweeping) })
-	defer work.Wait()
-	defer stopSweep()
-
 	failed := make(chan error, 1)
 	go func() { failed <- h.Serve(limit(l, s.limits.connections)) }()
 	select {
@@ -71,7 +75,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // sweepEvery is the time between two looks for sessions to end. There are few at a time, so that no launch waits for many.
 const sweepEvery = time.Second
 
-// sweep ends expired sessions, so that their keys do not lie in the store for want of a visitor.
+// sweep ends expired sessions, so that their keys do not lie in the store for want of a visitor, and signs the audit's
+// last rows.
 func (s *Server) sweep(ctx context.Context) {
 	ticks := time.NewTicker(sweepEvery)
 	defer ticks.Stop()
@@ -82,6 +87,9 @@ func (s *Server) sweep(ctx context.Context) {
 		case <-ticks.C:
 			if err := s.Expire(ctx); err != nil && ctx.Err() == nil {
 				s.log.Error("cannot end expired sessions", "error", err)
+			}
+			if _, err := s.store.CheckpointDue(ctx, s.now()); err != nil && ctx.Err() == nil {
+				s.log.Error("cannot sign the audit", "error", err)
 			}
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sealboot/sealboot/keyserver/auditlog"
+	"github.com/sealboot/sealboot/keyserver/metrics"
 	"github.com/sealboot/sealboot/keyserver/snp"
 	"github.com/sealboot/sealboot/keyserver/wire"
 	"github.com/sealboot/sealboot/sev"
@@ -53,7 +55,8 @@ type Server struct {
 	working     chan struct{}
 	limits      limits
 	limiter     *limiter
-	decoy       *found // what is judged where there is no image
+	decoy       *found           // what is judged where there is no image
+	metrics     *metrics.Metrics // nil: nobody counts
 }
 
 // NewServer makes a server. Without a root to trust it would refuse everybody, which is an error here.
@@ -79,10 +82,16 @@ func NewServer(c Config) (*Server, error) {
 	case c.Rate < 1 || c.Rate > maxRate:
 		return nil, fmt.Errorf("%d requests a second: not between 1 and %d", c.Rate, maxRate)
 	}
+	if _, err := c.Store.key.readHead(context.Background(), c.Store.read); err != nil {
+		return nil, fmt.Errorf("make key server: %w", err)
+	}
 	decoy, err := newDecoy(c.Store.key, c.Random)
 	if err != nil {
 		return nil, fmt.Errorf("make key server: %w", err)
 	}
+	c.Store.Observe(Observer{Signed: func(p auditlog.Checkpoint, note []byte) {
+		c.Log.Info("audit signed", "rows", p.Size, "hash", p.Hash, "note", string(note)) // logs go elsewhere: so does the checkpoint
+	}})
 	return &Server{decoy: decoy, store: c.Store, chains: newChains(c.Roots), snp: c.SNP, random: c.Random, now: c.Now, log: c.Log,
 		ttl: c.SessionTTL, maxSessions: c.MaxSessions, working: make(chan struct{}, maxWorking), limits: defaultLimits, limiter: newLimiter(c.Rate)}, nil
 }

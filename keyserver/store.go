@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sealboot/sealboot/keyserver/auditlog"
 )
 
 // Errors of a store.
@@ -42,10 +44,14 @@ type Store struct {
 	reads      statements
 	writes     *sql.Conn // used by the writer alone; nil after it broke
 	statements *statements
+	seen       auditlog.Head // the audit's end as the writer last left it
 	key        *Key
 	random     io.Reader
 	parsed     imageCache
 	revoked    revocationCache
+
+	observing sync.Mutex // of those who add observers
+	observers atomic.Pointer[[]Observer]
 
 	commits   atomic.Int64 // so far
 	batchTime time.Duration
@@ -276,8 +282,10 @@ func bindKey(ctx context.Context, on queries, key *Key) error {
 	if err != nil {
 		return err
 	}
-	_, err = on.exec(ctx, `INSERT INTO settings (name, value) VALUES ('key-check', ?)`, sealed)
-	return err
+	if _, err = on.exec(ctx, `INSERT INTO settings (name, value) VALUES ('key-check', ?)`, sealed); err != nil {
+		return err
+	}
+	return beginAudit(ctx, on, key)
 }
 
 func checkKey(ctx context.Context, on queries, key *Key) error {
@@ -292,5 +300,5 @@ func checkKey(ctx context.Context, on queries, key *Key) error {
 	if _, err := key.open(sealed, keyCheck); err != nil {
 		return ErrWrongKey
 	}
-	return nil
+	return takeAudit(ctx, on, key)
 }

@@ -20,7 +20,7 @@ type transaction struct {
 	ctx   context.Context
 	on    queries
 	store *Store
-	head  *head // of the audit, with this batch's rows
+	trail *trail // the audit, with this batch's rows
 	open  *openCount
 }
 
@@ -94,6 +94,7 @@ func (s *Store) commit(batch []*write) {
 	// The callers' contexts do not reach the transaction: one who goes away must not tear the others'. Nor does another of
 	// its own: the drivers would start a goroutine for each statement.
 	ctx := context.Background()
+	ended := s.begun()
 	results := make([]error, len(batch))
 	on, err := s.begin(ctx)
 	if err == nil {
@@ -108,9 +109,14 @@ func (s *Store) commit(batch []*write) {
 			results[i] = fmt.Errorf("write to store: %w", err)
 		}
 	}
+	failed := 0
 	for i, w := range batch {
+		if results[i] != nil {
+			failed++
+		}
 		w.done <- results[i]
 	}
+	ended(len(batch)-failed, failed)
 }
 
 // begin begins the batch's transaction, on a new connection if the last one has broken meanwhile: nothing was asked of it
@@ -165,11 +171,10 @@ func (s *Store) attempt(ctx context.Context, on queries, batch []*write, results
 	if err := s.dialect.checkForm(ctx, on); err != nil { // another server may have changed it
 		return err
 	}
-	begun, err := readHead(ctx, on)
+	trail, err := s.beginTrail(ctx, on)
 	if err != nil {
 		return err
 	}
-	head := begun
 	exec := func(statements ...string) (err error) {
 		for _, s := range statements {
 			if _, err = on.exec(ctx, s); err != nil {
@@ -186,9 +191,9 @@ func (s *Store) attempt(ctx context.Context, on queries, batch []*write, results
 		if results[i] = w.ctx.Err(); results[i] != nil {
 			continue
 		}
-		beforeHead, beforeOpen := head, open
-		if results[i] = w.do(&transaction{ctx: ctx, on: on, store: s, head: &head, open: &open}); results[i] != nil {
-			head, open = beforeHead, beforeOpen
+		beforeTrail, beforeOpen := trail, open
+		if results[i] = w.do(&transaction{ctx: ctx, on: on, store: s, trail: &trail, open: &open}); results[i] != nil {
+			trail, open = beforeTrail, beforeOpen
 			if err := exec(`ROLLBACK TO SAVEPOINT one`); err != nil { // a full disk may have ended the whole transaction
 				return fmt.Errorf("%w, after: %w", err, results[i])
 			}
@@ -196,13 +201,15 @@ func (s *Store) attempt(ctx context.Context, on queries, batch []*write, results
 			return err
 		}
 	}
-	if head.seq != begun.seq {
-		if err := writeHead(ctx, on, head); err != nil {
-			return err
-		}
+	if err := s.endTrail(ctx, on, &trail); err != nil {
+		return err
 	}
 	s.commits.Add(1)
-	return s.dialect.commit(ctx, s.writes)
+	if err := s.dialect.commit(ctx, s.writes); err != nil {
+		return err
+	}
+	s.committed(trail)
+	return nil
 }
 
 // commit ends a transaction whose last statement succeeded. (PostgreSQL answers the commit of a failed transaction with

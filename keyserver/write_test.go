@@ -3,8 +3,12 @@ package keyserver
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/sealboot/sealboot/keyserver/auditlog"
 )
 
 // TestBusy fills the queue of writes.
@@ -50,11 +54,23 @@ func TestWritesFailAlone(t *testing.T) {
 	left.ctx = gone
 	batch := []*write{note("first", nil), note("second", errAny), left, note("last", nil)}
 	l.stopWriter()
+	var told []string
+	l.store.Observe(Observer{})
+	l.store.Observe(Observer{
+		Batch: func() func(int, int) {
+			return func(written, failed int) { told = append(told, fmt.Sprint(written, failed)) }
+		},
+		Decided: func(e Entry) { told = append(told, e.Cause) },
+		Signed:  func(c auditlog.Checkpoint, note []byte) { told = append(told, fmt.Sprint("signed ", c.Size)) },
+	})
 	l.store.commit(batch)
 	for i, want := range []error{nil, errAny, context.Canceled, nil} {
 		if err := <-batch[i].done; !errors.Is(err, want) {
 			t.Errorf("write %d: %v, want %v", i, err, want)
 		}
+	}
+	if want := []string{"first", "last", "signed 2", "2 2"}; !slices.Equal(told, want) {
+		t.Errorf("observer was told %q, want %q", told, want)
 	}
 	rows := l.rows()
 	if len(rows) != 2 || rows[0].Cause != "first" || rows[1].Cause != "last" {

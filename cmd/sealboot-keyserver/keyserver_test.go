@@ -20,10 +20,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sealboot/sealboot/keyserver"
 	"github.com/sealboot/sealboot/keyserver/client"
 	"github.com/sealboot/sealboot/keyserver/wire"
 	"github.com/sealboot/sealboot/measure"
@@ -193,7 +195,7 @@ func TestKeyserverServes(t *testing.T) {
 			t.Fatalf("serve ended with %d\n%s", code, s.log)
 		}
 	}
-	audit := command(t, 0, append([]string{"audit"}, store...)...)
+	audit := command(t, 0, append([]string{"audit", "list"}, store...)...)
 	if n := strings.Count(audit, " release granted "); n != 4 {
 		t.Errorf("%d releases in the audit:\n%s", n, audit)
 	}
@@ -255,4 +257,24 @@ func certificate(t *testing.T, dir string) *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(parsed)
 	return pool
+}
+
+// TestAuditFields holds what audit list says of its JSON to the entry's fields.
+func TestAuditFields(t *testing.T) {
+	help := command(t, 0, "audit", "list", "--help")
+	fields := 0
+	for _, typ := range []reflect.Type{reflect.TypeFor[keyserver.Row](), reflect.TypeFor[keyserver.Entry]()} {
+		for f := range typ.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if name == "" {
+				continue
+			}
+			if fields++; !strings.Contains(help, `"`+name+`"`) {
+				t.Errorf("help does not list %q", name)
+			}
+		}
+	}
+	if fields < 15 {
+		t.Errorf("%d fields", fields)
+	}
 }

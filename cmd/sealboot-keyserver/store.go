@@ -23,9 +23,13 @@ type storeFlags struct {
 }
 
 func (f *storeFlags) add(cmd *cobra.Command) {
+	f.addOptional(cmd)
+	cmd.MarkFlagRequired("store")
+}
+
+func (f *storeFlags) addOptional(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.dir, "store", "", "folder of the key server's store")
 	cmd.Flags().StringVar(&f.keyFile, "store-key-file", "", "file of the store key (default: the store folder's name with .key behind it)")
-	cmd.MarkFlagRequired("store")
 	cmd.MarkFlagDirname("store")
 }
 

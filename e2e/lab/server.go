@@ -103,7 +103,7 @@ type Decision struct {
 
 // Audit reads the key server's audit log and has its chain checked.
 func (l *Lab) Audit(ctx context.Context) ([]Decision, error) {
-	out, err := l.Must(ctx, "keyserver", "audit", "--store", l.Store(), "--json")
+	out, err := l.Must(ctx, "keyserver", "audit", "list", "--store", l.Store(), "--json")
 	if err != nil {
 		return nil, err
 	}
