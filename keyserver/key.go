@@ -30,6 +30,7 @@ type Key struct {
 	audit    []byte
 	state    []byte // MACs of rows that are no secret
 	receipts []byte // makes the keys of release receipts
+	backup   []byte
 }
 
 // NewKey takes the 32 random bytes of a store key. The caller may wipe them afterwards.
@@ -50,6 +51,10 @@ func NewKey(raw []byte) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
+	backup, err := hkdf.Key(sha256.New, raw, nil, "sealboot key server store 1: backup", sha256.Size)
+	if err != nil {
+		return nil, err
+	}
 	receipts, err := hkdf.Key(sha256.New, raw, nil, "sealboot key server store 1: receipt", sha256.Size)
 	if err != nil {
 		return nil, err
@@ -58,7 +63,7 @@ func NewKey(raw []byte) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Key{sealing: aead, audit: audit, state: state, receipts: receipts}, nil
+	return &Key{sealing: aead, audit: audit, state: state, receipts: receipts, backup: backup}, nil
 }
 
 // mac authenticates the parts of a row that anybody may read.

@@ -30,6 +30,8 @@ var postgresDialect = &dialect{
 	long:       `SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0`,
 	snapshot:   sql.LevelRepeatableRead,
 	numbered:   true,
+	tables:     `SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename COLLATE "C"`,
+	settle:     settleIdentities,
 	columns:    `SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
 	migrations: sync.OnceValues(func() ([]string, error) { return readMigrations("postgres") }),
 	busy:       postgresBusy,

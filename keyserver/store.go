@@ -75,15 +75,20 @@ func openDatabase(location string) (*sql.DB, *dialect, error) {
 // database inside; with a connection string, the tables in a database that is there. ErrStoreThere says that there is a
 // store; of several servers that start at once one makes it and the others get that.
 func CreateStore(ctx context.Context, location string, key *Key, now time.Time) error {
-	return create(ctx, location, key, now, func(context.Context, queries) error { return nil })
+	return create(ctx, location, func(ctx context.Context, on queries) error {
+		if err := on.dialect.migrate(ctx, on, now); err != nil {
+			return err
+		}
+		return bindKey(ctx, on, key)
+	})
 }
 
 // create makes a store with what fill puts into it, or none.
-func create(ctx context.Context, location string, key *Key, now time.Time, fill func(context.Context, queries) error) (err error) {
+func create(ctx context.Context, location string, fill func(context.Context, queries) error) (err error) {
 	if !isPostgres(location) {
-		remove, err := claim(location)
-		if err != nil {
-			return fmt.Errorf("make store: %w", err)
+		remove, failed := claim(location)
+		if failed != nil {
+			return fmt.Errorf("make store: %w", failed)
 		}
 		defer func() {
 			if err != nil {
@@ -102,12 +107,6 @@ func create(ctx context.Context, location string, key *Key, now time.Time, fill 
 			return err
 		case there:
 			return ErrStoreThere
-		}
-		if err := d.migrate(ctx, on, now); err != nil {
-			return err
-		}
-		if err := bindKey(ctx, on, key); err != nil {
-			return err
 		}
 		return fill(ctx, on)
 	})
@@ -194,27 +193,29 @@ func OpenStore(ctx context.Context, location string, key *Key, random io.Reader,
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", location, err)
 	}
-	err = d.exclusive(ctx, db, func(on queries) error {
-		if err := d.migrate(ctx, on, now); err != nil {
-			return err
-		}
-		if err := checkKey(ctx, on, key); err != nil {
-			return err
-		}
-		return upgrade(ctx, on, key, random)
-	})
-	if err != nil {
-		db.Close()
-		return nil, fmt.Errorf("open store %s: %w", location, err)
-	}
 	s := &Store{batchTime: batchTime, db: db, dialect: d, read: d.on(db), key: key, random: random,
 		queue: make(chan *write, queueLength), closing: make(chan struct{}), closed: make(chan struct{})}
 	if d.prepare {
 		s.reads.on = db
 		s.read = d.on(&s.reads)
 	}
+	if err := d.exclusive(ctx, db, func(on queries) error { return s.ready(ctx, on, now) }); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open store %s: %w", location, err)
+	}
 	go s.writer()
 	return s, nil
+}
+
+// ready brings the tables and what they hold to the newest form, and checks the key.
+func (s *Store) ready(ctx context.Context, on queries, now time.Time) error {
+	if err := s.dialect.migrate(ctx, on, now); err != nil {
+		return err
+	}
+	if err := checkKey(ctx, on, s.key); err != nil {
+		return err
+	}
+	return upgrade(ctx, on, s.key, s.random)
 }
 
 // Close waits for the writes under way. Later ones fail.
