@@ -50,9 +50,9 @@ const storeLock = "8315159405145321332"
 // ErrConnection says that a connection string does not do. The string is not repeated.
 var ErrConnection = errors.New("connection string of the store")
 
-// isPostgres tells a connection string, postgres://... or words like host=..., from a folder. (A folder whose name has
+// IsPostgres tells a connection string, postgres://... or words like host=..., from a folder. (A folder whose name has
 // a = in it can be written ./name.)
-func isPostgres(location string) bool { return connectionString.MatchString(location) }
+func IsPostgres(location string) bool { return connectionString.MatchString(location) }
 
 var connectionString = regexp.MustCompile(`^(postgres(ql)?://|[a-z_]+ *=)`)
 

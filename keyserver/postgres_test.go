@@ -32,7 +32,7 @@ func TestLocations(t *testing.T) {
 		"postgres://db.example/keys": true, "postgresql:///keys": true, "host=/run/postgresql dbname=keys": true, "service=keys": true, "host = db": true,
 		"/var/lib/keys": false, "keys": false, "./host=db": false, "/srv/a=b": false, "postgres": false, "": false,
 	} {
-		if isPostgres(location) != want {
+		if IsPostgres(location) != want {
 			t.Errorf("%q: PostgreSQL is %v", location, !want)
 		}
 	}

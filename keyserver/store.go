@@ -63,7 +63,7 @@ const (
 
 // openDatabase opens the database that a location names.
 func openDatabase(location string) (*sql.DB, *dialect, error) {
-	if isPostgres(location) {
+	if IsPostgres(location) {
 		db, err := openPostgres(location)
 		return db, postgresDialect, err
 	}
@@ -85,7 +85,7 @@ func CreateStore(ctx context.Context, location string, key *Key, now time.Time) 
 
 // create makes a store with what fill puts into it, or none.
 func create(ctx context.Context, location string, fill func(context.Context, queries) error) (err error) {
-	if !isPostgres(location) {
+	if !IsPostgres(location) {
 		remove, failed := claim(location)
 		if failed != nil {
 			return fmt.Errorf("make store: %w", failed)
@@ -161,7 +161,7 @@ func (d *dialect) storeThere(ctx context.Context, on queries) (bool, error) {
 
 // StoreExists says whether the location holds a store.
 func StoreExists(ctx context.Context, location string) (bool, error) {
-	if !isPostgres(location) {
+	if !IsPostgres(location) {
 		_, err := os.Lstat(filepath.Join(location, databaseName))
 		if errors.Is(err, os.ErrNotExist) {
 			return false, nil
