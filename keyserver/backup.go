@@ -138,7 +138,7 @@ func (q queries) dump(ctx context.Context, records *recordWriter, table string) 
 // Restore makes a store in a location where there is none, with what a backup has: all of it, or no store. Sessions begin anew.
 // What was used up, revoked or registered after the backup is as it was before: the audit of the new store says so in its next row.
 // An error of ErrBackup says that the file is not a whole backup of that key's store.
-func Restore(ctx context.Context, r io.Reader, location string, key *Key, random io.Reader, now time.Time) error {
+func Restore(ctx context.Context, r io.Reader, location string, key *Key, random io.Reader, now time.Time, more ...Option) error {
 	chunks, err := newChunkReader(r, key)
 	if err != nil {
 		return fmt.Errorf("restore store: %w", err)
@@ -160,7 +160,7 @@ func Restore(ctx context.Context, r io.Reader, location string, key *Key, random
 			return t.audit(Entry{Time: now, Event: EventRestore, Count: h.open,
 				Cause: fmt.Sprintf("made from the backup of %s; %d sessions that were open then are over", time.Unix(h.made, 0).UTC().Format(time.RFC3339), h.open)})
 		})
-	})
+	}, more)
 	if err != nil {
 		return fmt.Errorf("restore store: %w", err)
 	}

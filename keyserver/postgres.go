@@ -63,12 +63,20 @@ var connectionKeys = []string{"host", "port", "dbname", "user", "passfile", "ser
 
 // openPostgres opens a database by its connection string. As with libpq, what the string does not say comes from the
 // environment (PGHOST, PGPASSFILE, PGSERVICEFILE and so on) and their files.
-func openPostgres(location string) (*sql.DB, error) {
+func openPostgres(location string, o options) (*sql.DB, error) {
 	config, err := postgresConfig(location)
 	if err != nil {
 		return nil, err
 	}
-	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(settle))
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(settle), stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) error {
+		if o.password == nil {
+			return nil
+		}
+		password, err := o.password()
+		c.Password = string(password)
+		clear(password)
+		return err
+	}))
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections)
 	db.SetConnMaxIdleTime(5 * time.Minute)

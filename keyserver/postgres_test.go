@@ -152,6 +152,13 @@ func TestPostgresOverTLS(t *testing.T) {
 	s, err := OpenStore(t.Context(), good, k, rand.Reader, time.Now())
 	must(t, err)
 	must(t, s.Close())
+	without := location(root, write("nothing", ""))
+	s, err = OpenStore(t.Context(), without, k, rand.Reader, time.Now(), WithPassword(func() ([]byte, error) { return []byte("hunter2"), nil }))
+	must(t, err)
+	must(t, s.Close())
+	if _, err := OpenStore(t.Context(), without, k, rand.Reader, time.Now(), WithPassword(func() ([]byte, error) { return nil, errAny })); !errors.Is(err, errAny) {
+		t.Errorf("a password that does not read: %v", err)
+	}
 	for name, bad := range map[string]string{
 		"another password": location(root, write("wrong", "*:*:keys:keys:hunter3\n")),
 		"no password":      location(root, write("none", "")),

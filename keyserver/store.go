@@ -61,10 +61,27 @@ const (
 	batchLength = 64
 )
 
+// An Option says more of a location.
+type Option func(*options)
+
+type options struct {
+	password func() ([]byte, error) // nil: the connection string, or the database, knows of a way
+}
+
+// WithPassword gives a database's password each time that a connection is made, so that it may change. What it
+// returns is wiped.
+func WithPassword(password func() ([]byte, error)) Option {
+	return func(o *options) { o.password = password }
+}
+
 // openDatabase opens the database that a location names.
-func openDatabase(location string) (*sql.DB, *dialect, error) {
+func openDatabase(location string, more ...Option) (*sql.DB, *dialect, error) {
 	if IsPostgres(location) {
-		db, err := openPostgres(location)
+		var o options
+		for _, option := range more {
+			option(&o)
+		}
+		db, err := openPostgres(location, o)
 		return db, postgresDialect, err
 	}
 	db, err := openSQLite(filepath.Join(location, databaseName))
@@ -74,17 +91,17 @@ func openDatabase(location string) (*sql.DB, *dialect, error) {
 // CreateStore makes a store that belongs to the key: with a folder as location, the folder if it is not there and a
 // database inside; with a connection string, the tables in a database that is there. ErrStoreThere says that there is a
 // store; of several servers that start at once one makes it and the others get that.
-func CreateStore(ctx context.Context, location string, key *Key, now time.Time) error {
+func CreateStore(ctx context.Context, location string, key *Key, now time.Time, more ...Option) error {
 	return create(ctx, location, func(ctx context.Context, on queries) error {
 		if err := on.dialect.migrate(ctx, on, now); err != nil {
 			return err
 		}
 		return bindKey(ctx, on, key)
-	})
+	}, more)
 }
 
 // create makes a store with what fill puts into it, or none.
-func create(ctx context.Context, location string, fill func(context.Context, queries) error) (err error) {
+func create(ctx context.Context, location string, fill func(context.Context, queries) error, more []Option) (err error) {
 	if !IsPostgres(location) {
 		remove, failed := claim(location)
 		if failed != nil {
@@ -96,7 +113,7 @@ func create(ctx context.Context, location string, fill func(context.Context, que
 			}
 		}()
 	}
-	db, d, err := openDatabase(location)
+	db, d, err := openDatabase(location, more...)
 	if err != nil {
 		return fmt.Errorf("make store: %w", err)
 	}
@@ -160,7 +177,7 @@ func (d *dialect) storeThere(ctx context.Context, on queries) (bool, error) {
 }
 
 // StoreExists says whether the location holds a store.
-func StoreExists(ctx context.Context, location string) (bool, error) {
+func StoreExists(ctx context.Context, location string, more ...Option) (bool, error) {
 	if !IsPostgres(location) {
 		_, err := os.Lstat(filepath.Join(location, databaseName))
 		if errors.Is(err, os.ErrNotExist) {
@@ -168,7 +185,7 @@ func StoreExists(ctx context.Context, location string) (bool, error) {
 		}
 		return err == nil, err
 	}
-	db, d, err := openDatabase(location)
+	db, d, err := openDatabase(location, more...)
 	if err != nil {
 		return false, fmt.Errorf("look for store: %w", err)
 	}
@@ -181,15 +198,15 @@ func StoreExists(ctx context.Context, location string) (bool, error) {
 }
 
 // OpenStore opens a store that was made with the key. The random source is for nonces.
-func OpenStore(ctx context.Context, location string, key *Key, random io.Reader, now time.Time) (*Store, error) {
-	there, err := StoreExists(ctx, location)
+func OpenStore(ctx context.Context, location string, key *Key, random io.Reader, now time.Time, more ...Option) (*Store, error) {
+	there, err := StoreExists(ctx, location, more...)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	if !there {
 		return nil, fmt.Errorf("%w in %s: sealboot-keyserver register makes one", ErrNoStore, location)
 	}
-	db, d, err := openDatabase(location)
+	db, d, err := openDatabase(location, more...)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", location, err)
 	}
