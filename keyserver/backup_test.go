@@ -45,7 +45,10 @@ func TestBackup(t *testing.T) {
 	l := newLab(t)
 	l.register("web")
 	l.register("db", func(r *Registration) { r.Passphrase = []byte("another") })
+	l.register("once", func(r *Registration) { r.Policy.Releases = Only[int64](1) })
 	l.good("web")
+	l.good("once")
+	must(t, l.store.Revoke(t.Context(), Revocation{RevokedImage, "db", "sold", l.clock()}))
 	l.manyRows("a row among many") // more than a chunk
 	h := newLaunch(platforms()[0], "web")
 	must(t, h.begin(t.Context(), l.client))
@@ -88,6 +91,10 @@ func TestBackup(t *testing.T) {
 			}
 			_, err = h.finish(t.Context(), copied.client) // the original has released for it
 			refusedAs(t, err, wire.UnknownSession)
+			for _, image := range []string{"once", "db"} { // used up, revoked
+				_, err = newLaunch(platforms()[0], image).run(t, copied.client)
+				refusedAs(t, err, wire.Refused)
+			}
 			copied.good("web")
 			copied.register("web", func(r *Registration) { r.Replace = true })
 			copied.good("web")

@@ -376,6 +376,9 @@ func TestDatabaseHangs(t *testing.T) {
 	p := testtool.StartPostgres(t)
 	defer p.Stop()
 	l := newLabAt(t, p.Database(t, "keys"))
+	l.stop()
+	l.limits.write = 4 * time.Second
+	l.start()
 	defer l.stop()
 	l.store.batchTime = 500 * time.Millisecond
 	l.register("web")

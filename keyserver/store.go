@@ -243,6 +243,9 @@ func (s *Store) Close() error {
 	return s.db.Close()
 }
 
+// busy says that what failed with err changed nothing and may succeed later.
+func (s *Store) busy(err error) bool { return errors.Is(err, ErrBusy) || s.dialect.busy(err) }
+
 // exclusive runs do in a transaction while no server writes.
 func (d *dialect) exclusive(ctx context.Context, db *sql.DB, do func(queries) error) (err error) {
 	conn, err := db.Conn(ctx)
