@@ -32,12 +32,14 @@ const (
 	EventRotate   Event = "rotate-secret"
 	EventConfirm  Event = "confirm-secret" // a rotation ended: the guest has used the new version, or the owner says so
 	EventRollBack Event = "roll-back-secret"
+	EventBackup   Event = "backup"  // of the whole store
+	EventRestore  Event = "restore" // this store was made from a backup
 )
 
 // Events lists them.
 func Events() []Event {
 	return []Event{EventRegister, EventSession, EventRelease, EventExpire, EventRevoke, EventUnrevoke, EventPolicy,
-		EventPut, EventRotate, EventConfirm, EventRollBack}
+		EventPut, EventRotate, EventConfirm, EventRollBack, EventBackup, EventRestore}
 }
 
 // Entry is one decision. It holds no secret, and nothing that a host sent except in a checked form.

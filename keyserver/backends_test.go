@@ -37,7 +37,7 @@ func TestOnPostgres(t *testing.T) {
 	for _, p := range passed {
 		names[string(p[1])] = true
 	}
-	for _, want := range []string{"TestOneReleaseForMany", "TestKilled", "TestChangedRows", "TestServersOnOneStore", "TestPostgresDurability", "TestPostgresDiskFull", "TestLostCommit"} {
+	for _, want := range []string{"TestOneReleaseForMany", "TestKilled", "TestChangedRows", "TestServersOnOneStore", "TestPostgresDurability", "TestPostgresDiskFull", "TestLostCommit", "TestHundredThousandSessions", "TestBackup"} {
 		if !names[want] {
 			t.Errorf("%s has not passed", want)
 		}

@@ -22,7 +22,10 @@ type dialect struct {
 	snapshot sql.IsolationLevel // at which all reads of a transaction see one state
 	numbered bool               // placeholders are $1, $2
 	prepare  bool               // the driver does not keep prepared statements by itself
+	tables   string             // one row for each table
 	columns  string             // one row for each column of the table ?
+
+	settle func(context.Context, queries) error // after rows came with numbers that the database gives
 
 	busy   func(error) bool                     // the same may succeed later
 	broken func(error) bool                     // it was the connection that failed

@@ -25,5 +25,9 @@
 //   - A host is told a class (wire.Class); the cause goes to the audit, whose rows are chained and signed (auditlog), and to the log. No secret
 //     goes to either.
 //
-// Clock and randomness come in; nothing here reads flags or the environment.
+// The store is SQLite in a folder or PostgreSQL by a connection string (Store); any number of servers may share the
+// latter. Store.Backup and Restore take it from one place to another.
+//
+// Clock and randomness come in; nothing here reads flags or the environment, but for what the PostgreSQL driver reads as libpq
+// does (PGPASSFILE, PGSERVICEFILE and so on).
 package keyserver

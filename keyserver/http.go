@@ -98,7 +98,7 @@ func answer[Q any, A interface{ Encode() ([]byte, error) }](s *Server, success i
 			s.problem(w, r, from, refusef(wire.Busy, "%d requests under way", maxWorking))
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), s.limits.write) // a database that does not answer holds nobody for ever
+		ctx, cancel := context.WithTimeout(r.Context(), s.limits.write/2) // while there is time to answer that the database does not
 		defer cancel()
 		reply, err := work(ctx, r, from, m)
 		if err != nil {
@@ -143,7 +143,7 @@ func (s *Server) problem(w http.ResponseWriter, r *http.Request, from Source, er
 	class, level, reason := wire.Internal, slog.LevelError, ""
 	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
 		class, level, err, reason = refusal.Class, slog.LevelWarn, refusal.Cause, refusal.Reason
-	} else if errors.Is(err, ErrBusy) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errClosed) {
+	} else if s.store.busy(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errClosed) {
 		class, level = wire.Busy, slog.LevelWarn
 	}
 	facts := []any{"request", from.Request, "source", from.Address, "route", r.Pattern, "status", class.Status(), "class", class, "cause", err}

@@ -34,6 +34,7 @@ type Key struct {
 	head     []byte           // authenticates the audit's end
 	signer   *auditlog.Signer // of the audit's checkpoints
 	rows1    []byte           // chained the audit's rows before they had plain hashes
+	backup   []byte           // of backup files
 }
 
 // NewKey takes the 32 random bytes of a store key. The caller may wipe them afterwards.
@@ -41,8 +42,8 @@ func NewKey(raw []byte) (*Key, error) {
 	if len(raw) != keySize {
 		return nil, fmt.Errorf("store key of %d bytes, not %d", len(raw), keySize)
 	}
-	var keys [6][]byte
-	for i, use := range []string{"sealing", "audit", "audit head", "audit signature", "state", "receipt"} {
+	var keys [7][]byte
+	for i, use := range []string{"sealing", "audit", "audit head", "audit signature", "state", "receipt", "backup"} {
 		key, err := hkdf.Key(sha256.New, raw, nil, "sealboot key server store 1: "+use, keySize)
 		if err != nil {
 			return nil, err
@@ -59,7 +60,7 @@ func NewKey(raw []byte) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Key{sealing: sealing, rows1: keys[1], head: keys[2], signer: signer, state: keys[4], receipts: keys[5]}, nil
+	return &Key{sealing: sealing, rows1: keys[1], head: keys[2], signer: signer, state: keys[4], receipts: keys[5], backup: keys[6]}, nil
 }
 
 // mac authenticates the parts of a row that anybody may read.

@@ -30,6 +30,8 @@ var postgresDialect = &dialect{
 	long:       `SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0`,
 	snapshot:   sql.LevelRepeatableRead,
 	numbered:   true,
+	tables:     `SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename COLLATE "C"`,
+	settle:     settleIdentities,
 	columns:    `SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
 	migrations: sync.OnceValues(func() ([]string, error) { return readMigrations("postgres") }),
 	busy:       postgresBusy,
@@ -48,9 +50,9 @@ const storeLock = "8315159405145321332"
 // ErrConnection says that a connection string does not do. The string is not repeated.
 var ErrConnection = errors.New("connection string of the store")
 
-// isPostgres tells a connection string, postgres://... or words like host=..., from a folder. (A folder whose name has
+// IsPostgres tells a connection string, postgres://... or words like host=..., from a folder. (A folder whose name has
 // a = in it can be written ./name.)
-func isPostgres(location string) bool { return connectionString.MatchString(location) }
+func IsPostgres(location string) bool { return connectionString.MatchString(location) }
 
 var connectionString = regexp.MustCompile(`^(postgres(ql)?://|[a-z_]+ *=)`)
 
@@ -61,12 +63,20 @@ var connectionKeys = []string{"host", "port", "dbname", "user", "passfile", "ser
 
 // openPostgres opens a database by its connection string. As with libpq, what the string does not say comes from the
 // environment (PGHOST, PGPASSFILE, PGSERVICEFILE and so on) and their files.
-func openPostgres(location string) (*sql.DB, error) {
+func openPostgres(location string, o options) (*sql.DB, error) {
 	config, err := postgresConfig(location)
 	if err != nil {
 		return nil, err
 	}
-	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(settle))
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(settle), stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) error {
+		if o.password == nil {
+			return nil
+		}
+		password, err := o.password()
+		c.Password = string(password)
+		clear(password)
+		return err
+	}))
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections)
 	db.SetConnMaxIdleTime(5 * time.Minute)

@@ -32,7 +32,7 @@ func TestLocations(t *testing.T) {
 		"postgres://db.example/keys": true, "postgresql:///keys": true, "host=/run/postgresql dbname=keys": true, "service=keys": true, "host = db": true,
 		"/var/lib/keys": false, "keys": false, "./host=db": false, "/srv/a=b": false, "postgres": false, "": false,
 	} {
-		if isPostgres(location) != want {
+		if IsPostgres(location) != want {
 			t.Errorf("%q: PostgreSQL is %v", location, !want)
 		}
 	}
@@ -152,6 +152,13 @@ func TestPostgresOverTLS(t *testing.T) {
 	s, err := OpenStore(t.Context(), good, k, rand.Reader, time.Now())
 	must(t, err)
 	must(t, s.Close())
+	without := location(root, write("nothing", ""))
+	s, err = OpenStore(t.Context(), without, k, rand.Reader, time.Now(), WithPassword(func() ([]byte, error) { return []byte("hunter2"), nil }))
+	must(t, err)
+	must(t, s.Close())
+	if _, err := OpenStore(t.Context(), without, k, rand.Reader, time.Now(), WithPassword(func() ([]byte, error) { return nil, errAny })); !errors.Is(err, errAny) {
+		t.Errorf("a password that does not read: %v", err)
+	}
 	for name, bad := range map[string]string{
 		"another password": location(root, write("wrong", "*:*:keys:keys:hunter3\n")),
 		"no password":      location(root, write("none", "")),
@@ -369,6 +376,9 @@ func TestDatabaseHangs(t *testing.T) {
 	p := testtool.StartPostgres(t)
 	defer p.Stop()
 	l := newLabAt(t, p.Database(t, "keys"))
+	l.stop()
+	l.limits.write = 4 * time.Second
+	l.start()
 	defer l.stop()
 	l.store.batchTime = 500 * time.Millisecond
 	l.register("web")
@@ -395,6 +405,65 @@ func incompressible(size int) string {
 	return b.String()[:size]
 }
 
+// TestStalledServer lets a server stop in the middle of a write, with the lock that all writers take: the database ends its
+// transaction, the others go on, and the stalled one learns that its write has failed.
+func TestStalledServer(t *testing.T) {
+	postgresAlone(t)
+	l := newLab(t)
+	l.register("web")
+	stalled, err := OpenStore(t.Context(), l.dir, l.key, rand.Reader, l.clock())
+	must(t, err)
+	defer stalled.Close()
+	entry := Entry{Time: l.clock(), Event: EventExpire, Cause: "of the stalled server"}
+	inside, proceed, failed := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		failed <- stalled.write(context.Background(), func(tx *transaction) error {
+			err := tx.audit(entry)
+			close(inside)
+			<-proceed
+			return err
+		})
+	}()
+	<-inside
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		err := l.store.write(t.Context(), func(tx *transaction) error {
+			return tx.audit(Entry{Time: l.clock(), Event: EventExpire, Cause: "of another"})
+		})
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, ErrBusy) || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	close(proceed)
+	if err := <-failed; err == nil {
+		t.Error("the stalled write counts as done")
+	}
+	for _, r := range l.rows() {
+		if r.Cause == entry.Cause {
+			t.Error("the stalled write is in the audit")
+		}
+	}
+	must(t, stalled.write(t.Context(), func(tx *transaction) error { return tx.audit(entry) }))
+}
+
+// fillDisk writes rows of the audit, large and then small, until none fits.
+func (l *lab) fillDisk(want string) {
+	l.t.Helper()
+	for size := 4000; size > 30; {
+		err := l.store.write(l.t.Context(), func(tx *transaction) error {
+			return tx.audit(Entry{Time: l.clock(), Event: EventExpire, Cause: incompressible(size)})
+		})
+		if err != nil && !strings.Contains(err.Error(), want) {
+			l.t.Fatal(err)
+		}
+		if err != nil {
+			size /= 2
+		}
+	}
+}
+
 // TestPostgresDiskFull gives the audit's table a disk of one megabyte and fills it while a release is under way: nothing comes
 // out, the session stays open, and with room again it is released once.
 func TestPostgresDiskFull(t *testing.T) {
@@ -408,7 +477,7 @@ func TestPostgresDiskFull(t *testing.T) {
 	must(t, unix.Stat(p.Dir, &owner))
 	options := fmt.Sprintf("mode=0700,uid=%d,gid=%d,size=", owner.Uid, owner.Gid)
 	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, options+"1m"); err != nil {
-		testtool.Missing(t, "right to mount a small disk")
+		t.Skipf("no right to mount a small disk: %v", err)
 	}
 	defer unix.Unmount(disk, unix.MNT_DETACH)
 	l := newLabAt(t, p.Database(t, "keys"))
@@ -420,20 +489,7 @@ func TestPostgresDiskFull(t *testing.T) {
 	h := newLaunch(platforms()[0], "web")
 	must(t, h.begin(t.Context(), l.client))
 	h.measure(t)
-	full := false
-	for size := 4000; size > 0 && !full; {
-		err := l.store.write(t.Context(), func(tx *transaction) error {
-			return tx.audit(Entry{Time: l.clock(), Event: EventExpire, Cause: incompressible(size)})
-		})
-		if err != nil && !strings.Contains(err.Error(), "No space left") {
-			t.Fatal(err)
-		}
-		if err != nil {
-			if size /= 2; size < 30 {
-				full = true
-			}
-		}
-	}
+	l.fillDisk("No space left")
 	_, err := h.finish(t.Context(), l.client)
 	refusedAs(t, err, wire.Internal)
 	must(t, unix.Mount("tmpfs", disk, "tmpfs", unix.MS_REMOUNT, options+"8m"))

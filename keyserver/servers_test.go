@@ -10,6 +10,7 @@ import (
 
 	cryptorand "crypto/rand"
 
+	"github.com/sealboot/sealboot/internal/testtool"
 	"github.com/sealboot/sealboot/keyserver/client"
 	"github.com/sealboot/sealboot/keyserver/wire"
 )
@@ -54,6 +55,7 @@ func (f *fleet) race(t *testing.T, ctx context.Context, seen *tally) {
 	h := newLaunch(platforms()[0], "web")
 	if err := h.begin(ctx, f.any()); err != nil {
 		seen.count(t, h, err)
+		time.Sleep(50 * time.Millisecond) // the database may be away: leave it the processors
 		return
 	}
 	h.measure(t)
@@ -95,15 +97,23 @@ func (s *tally) count(t *testing.T, h *launch, err error) {
 	}
 }
 
-// TestServersOnOneStore lets many clients race at several servers, which are killed in the middle and come back: nothing is
-// released twice, nothing that was answered is lost, and the audit's chain holds.
+// TestServersOnOneStore lets many clients race at several servers, which are killed in the middle and come back, as is PostgreSQL:
+// nothing is released twice, nothing that was answered is lost, and the audit's chain holds.
 func TestServersOnOneStore(t *testing.T) {
 	const servers, clients, kills = 3, 8, 15
 	text, err := NewKeyText(cryptorand.Reader)
 	must(t, err)
 	key, err := ParseKey(text)
 	must(t, err)
-	f := &fleet{location: newLocation(t), key: text}
+	f := &fleet{key: text}
+	var database *testtool.Postgres // of its own, for it is killed too
+	if onPostgres() {
+		database = testtool.StartPostgres(t)
+		defer database.Stop()
+		f.location = database.Database(t, "keys")
+	} else {
+		f.location = newLocation(t)
+	}
 	must(t, CreateStore(t.Context(), f.location, key, time.Now()))
 	s, err := OpenStore(t.Context(), f.location, key, cryptorand.Reader, time.Now())
 	must(t, err)
@@ -136,6 +146,11 @@ func TestServersOnOneStore(t *testing.T) {
 				break
 			}
 			time.Sleep(100 * time.Microsecond)
+		}
+		if database != nil && i%3 == 2 {
+			database.Kill()
+			database.Start(t)
+			continue
 		}
 		f.replace(t, i%servers)
 	}

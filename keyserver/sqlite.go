@@ -1,6 +1,7 @@
 package keyserver
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -26,6 +27,8 @@ var sqliteDialect = &dialect{
 	snapshot:   sql.LevelDefault,
 	prepare:    true,
 	migrations: sync.OnceValues(func() ([]string, error) { return readMigrations("sqlite") }),
+	tables:     `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name`,
+	settle:     func(context.Context, queries) error { return nil }, // it counts on from the largest
 	columns:    `SELECT name FROM pragma_table_info(?) ORDER BY cid`,
 	busy: func(err error) bool {
 		failed := (*sqlite.Error)(nil)

@@ -67,10 +67,27 @@ const (
 	batchLength = 64
 )
 
+// An Option says more of a location.
+type Option func(*options)
+
+type options struct {
+	password func() ([]byte, error) // nil: the connection string, or the database, knows of a way
+}
+
+// WithPassword gives a database's password each time that a connection is made, so that it may change. What it
+// returns is wiped.
+func WithPassword(password func() ([]byte, error)) Option {
+	return func(o *options) { o.password = password }
+}
+
 // openDatabase opens the database that a location names.
-func openDatabase(location string) (*sql.DB, *dialect, error) {
-	if isPostgres(location) {
-		db, err := openPostgres(location)
+func openDatabase(location string, more ...Option) (*sql.DB, *dialect, error) {
+	if IsPostgres(location) {
+		var o options
+		for _, option := range more {
+			option(&o)
+		}
+		db, err := openPostgres(location, o)
 		return db, postgresDialect, err
 	}
 	db, err := openSQLite(filepath.Join(location, databaseName))
@@ -80,16 +97,21 @@ func openDatabase(location string) (*sql.DB, *dialect, error) {
 // CreateStore makes a store that belongs to the key: with a folder as location, the folder if it is not there and a
 // database inside; with a connection string, the tables in a database that is there. ErrStoreThere says that there is a
 // store; of several servers that start at once one makes it and the others get that.
-func CreateStore(ctx context.Context, location string, key *Key, now time.Time) error {
-	return create(ctx, location, key, now, func(context.Context, queries) error { return nil })
+func CreateStore(ctx context.Context, location string, key *Key, now time.Time, more ...Option) error {
+	return create(ctx, location, func(ctx context.Context, on queries) error {
+		if err := on.dialect.migrate(ctx, on, now); err != nil {
+			return err
+		}
+		return bindKey(ctx, on, key)
+	}, more)
 }
 
 // create makes a store with what fill puts into it, or none.
-func create(ctx context.Context, location string, key *Key, now time.Time, fill func(context.Context, queries) error) (err error) {
-	if !isPostgres(location) {
-		remove, err := claim(location)
-		if err != nil {
-			return fmt.Errorf("make store: %w", err)
+func create(ctx context.Context, location string, fill func(context.Context, queries) error, more []Option) (err error) {
+	if !IsPostgres(location) {
+		remove, failed := claim(location)
+		if failed != nil {
+			return fmt.Errorf("make store: %w", failed)
 		}
 		defer func() {
 			if err != nil {
@@ -97,7 +119,7 @@ func create(ctx context.Context, location string, key *Key, now time.Time, fill 
 			}
 		}()
 	}
-	db, d, err := openDatabase(location)
+	db, d, err := openDatabase(location, more...)
 	if err != nil {
 		return fmt.Errorf("make store: %w", err)
 	}
@@ -108,12 +130,6 @@ func create(ctx context.Context, location string, key *Key, now time.Time, fill 
 			return err
 		case there:
 			return ErrStoreThere
-		}
-		if err := d.migrate(ctx, on, now); err != nil {
-			return err
-		}
-		if err := bindKey(ctx, on, key); err != nil {
-			return err
 		}
 		return fill(ctx, on)
 	})
@@ -167,15 +183,15 @@ func (d *dialect) storeThere(ctx context.Context, on queries) (bool, error) {
 }
 
 // StoreExists says whether the location holds a store.
-func StoreExists(ctx context.Context, location string) (bool, error) {
-	if !isPostgres(location) {
+func StoreExists(ctx context.Context, location string, more ...Option) (bool, error) {
+	if !IsPostgres(location) {
 		_, err := os.Lstat(filepath.Join(location, databaseName))
 		if errors.Is(err, os.ErrNotExist) {
 			return false, nil
 		}
 		return err == nil, err
 	}
-	db, d, err := openDatabase(location)
+	db, d, err := openDatabase(location, more...)
 	if err != nil {
 		return false, fmt.Errorf("look for store: %w", err)
 	}
@@ -188,29 +204,16 @@ func StoreExists(ctx context.Context, location string) (bool, error) {
 }
 
 // OpenStore opens a store that was made with the key. The random source is for nonces.
-func OpenStore(ctx context.Context, location string, key *Key, random io.Reader, now time.Time) (*Store, error) {
-	there, err := StoreExists(ctx, location)
+func OpenStore(ctx context.Context, location string, key *Key, random io.Reader, now time.Time, more ...Option) (*Store, error) {
+	there, err := StoreExists(ctx, location, more...)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	if !there {
 		return nil, fmt.Errorf("%w in %s: sealboot-keyserver register makes one", ErrNoStore, location)
 	}
-	db, d, err := openDatabase(location)
+	db, d, err := openDatabase(location, more...)
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", location, err)
-	}
-	err = d.exclusive(ctx, db, func(on queries) error {
-		if err := d.migrate(ctx, on, now); err != nil {
-			return err
-		}
-		if err := checkKey(ctx, on, key); err != nil {
-			return err
-		}
-		return upgrade(ctx, on, key, random)
-	})
-	if err != nil {
-		db.Close()
 		return nil, fmt.Errorf("open store %s: %w", location, err)
 	}
 	s := &Store{batchTime: batchTime, db: db, dialect: d, read: d.on(db), key: key, random: random,
@@ -219,8 +222,23 @@ func OpenStore(ctx context.Context, location string, key *Key, random io.Reader,
 		s.reads.on = db
 		s.read = d.on(&s.reads)
 	}
+	if err := d.exclusive(ctx, db, func(on queries) error { return s.ready(ctx, on, now) }); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open store %s: %w", location, err)
+	}
 	go s.writer()
 	return s, nil
+}
+
+// ready brings the tables and what they hold to the newest form, and checks the key.
+func (s *Store) ready(ctx context.Context, on queries, now time.Time) error {
+	if err := s.dialect.migrate(ctx, on, now); err != nil {
+		return err
+	}
+	if err := checkKey(ctx, on, s.key); err != nil {
+		return err
+	}
+	return upgrade(ctx, on, s.key, s.random)
 }
 
 // Close waits for the writes under way. Later ones fail.
@@ -230,6 +248,9 @@ func (s *Store) Close() error {
 	s.reads.close()
 	return s.db.Close()
 }
+
+// busy says that what failed with err changed nothing and may succeed later.
+func (s *Store) busy(err error) bool { return errors.Is(err, ErrBusy) || s.dialect.busy(err) }
 
 // exclusive runs do in a transaction while no server writes.
 func (d *dialect) exclusive(ctx context.Context, db *sql.DB, do func(queries) error) (err error) {

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sealboot/sealboot/keyserver/wire"
 	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/sev"
@@ -371,4 +373,29 @@ func TestRevocationForms(t *testing.T) {
 			t.Errorf("%+v: %v", bad, err)
 		}
 	}
+}
+
+// TestSmallDisk does the same with a disk of one megabyte.
+func TestSmallDisk(t *testing.T) {
+	sqliteAlone(t, "TestPostgresDiskFull")
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "mode=0700,size=1m"); err != nil {
+		t.Skipf("no right to mount a small disk: %v", err)
+	}
+	defer unix.Unmount(disk, unix.MNT_DETACH)
+	l := newLabAt(t, filepath.Join(disk, "store"))
+	defer l.stop()
+	l.register("web")
+	l.good("web")
+	h := newLaunch(platforms()[0], "web")
+	must(t, h.begin(t.Context(), l.client))
+	h.measure(t)
+	l.fillDisk("database or disk is full")
+	_, err := h.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Internal)
+	must(t, unix.Mount("tmpfs", disk, "tmpfs", unix.MS_REMOUNT, "mode=0700,size=8m"))
+	packet, err := h.finish(t.Context(), l.client)
+	must(t, err)
+	h.unlocked(t, packet)
+	l.rows()
 }

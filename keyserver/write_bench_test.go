@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,12 +40,18 @@ func BenchmarkWrites(b *testing.B) {
 			commits, cpu := l.store.commits.Load(), cpuTime(b)
 			b.ResetTimer()
 			done := make(chan error)
+			var mu sync.Mutex
+			var took []time.Duration
 			for range at.clients {
 				go func() {
 					var err error
 					for range tickets {
 						if err == nil {
+							began := time.Now()
 							err = l.exchange(b, keys, bound)
+							mu.Lock()
+							took = append(took, time.Since(began))
+							mu.Unlock()
 						}
 					}
 					done <- err
@@ -55,6 +63,8 @@ func BenchmarkWrites(b *testing.B) {
 			writes := float64(2 * b.N)
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/writes, "ns/write")
 			b.ReportMetric(float64(cpuTime(b)-cpu)/writes, "cpu-ns/write")
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 			b.ReportMetric(writes/float64(l.store.commits.Load()-commits), "writes/commit")
 		})
 	}

@@ -25,8 +25,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root := &cobra.Command{
 		Use:   "sealboot-keyserver",
 		Short: "Keep disks' passphrases and release them to measured machines alone",
-		Long: `sealboot-keyserver keeps images in a store (--store DIR, an SQLite database) and serves their
-secrets to machines whose launch measurement fits the image's boot record. Where sealboot is
+		Long: `sealboot-keyserver keeps images in a store (--store DIR, an SQLite database, or a
+connection string of PostgreSQL, which several servers may share) and serves their secrets to machines whose launch measurement fits the image's boot record. Where sealboot is
 installed beside it, "sealboot keyserver" is the same.
 
 The store's secrets are encrypted under a store key, which lies outside of the folder: in the
@@ -35,6 +35,7 @@ apart from the store: neither is of use without the other.
 
 Exit codes: 0 yes, 1 broken, 2 wrong use, 3 a clear no (refused, does not match).`,
 	}
-	root.AddCommand(a.registerCommand(), a.revokeCommand(), a.serveCommand(), a.listCommand(), a.auditCommand())
+	root.AddCommand(a.registerCommand(), a.revokeCommand(), a.serveCommand(), a.listCommand(), a.auditCommand(),
+		a.backupCommand(), a.restoreCommand())
 	return cli.Run(ctx, root, args, stdin, stdout, stderr)
 }

@@ -28,8 +28,8 @@ func (f *storeFlags) add(cmd *cobra.Command) {
 }
 
 func (f *storeFlags) addOptional(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.dir, "store", "", "folder of the key server's store")
-	cmd.Flags().StringVar(&f.keyFile, "store-key-file", "", "file of the store key (default: the store folder's name with .key behind it)")
+	cmd.Flags().StringVar(&f.dir, "store", "", "the key server's store: a folder, or the connection string of a PostgreSQL database (postgres://HOST/NAME or host=... dbname=...)")
+	cmd.Flags().StringVar(&f.keyFile, "store-key-file", "", "file of the store key (default: the store folder's name with .key behind it; none for a connection string)")
 	cmd.MarkFlagDirname("store")
 }
 
@@ -40,10 +40,21 @@ func (f *storeFlags) keyName() string {
 	return filepath.Clean(f.dir) + ".key"
 }
 
+// check says whether store and key are named.
+func (f *storeFlags) check() error {
+	if f.dir == "" {
+		return cli.Usagef("no store: give --store DIR")
+	}
+	if keyserver.IsPostgres(f.dir) && f.keyFile == "" {
+		return cli.Usagef("a store in PostgreSQL has its key elsewhere: give --store-key-file")
+	}
+	return nil
+}
+
 // open opens a store that is there.
 func (f *storeFlags) open(ctx context.Context) (*keyserver.Store, error) {
-	if f.dir == "" {
-		return nil, cli.Usagef("no store: give --store DIR")
+	if err := f.check(); err != nil {
+		return nil, err
 	}
 	there, err := keyserver.StoreExists(ctx, f.dir)
 	if err != nil {
@@ -69,8 +80,8 @@ func (f *storeFlags) open(ctx context.Context) (*keyserver.Store, error) {
 // openOrMake opens the store, or makes it and, if there is none, its key. A key is never made for a store
 // that is there.
 func (f *storeFlags) openOrMake(ctx context.Context) (*keyserver.Store, error) {
-	if f.dir == "" {
-		return nil, cli.Usagef("no store: give --store DIR")
+	if err := f.check(); err != nil {
+		return nil, err
 	}
 	there, err := keyserver.StoreExists(ctx, f.dir)
 	if err != nil {

@@ -127,9 +127,9 @@ func (k *checker) store(c *Config, d *document) {
 	}
 }
 
-// databaseParameters are those of a URL that may be given (PostgreSQL, "Parameter Key Words"; pool_* are pgx's).
+// databaseParameters are those of a URL that may be given (PostgreSQL, "Parameter Key Words").
 var databaseParameters = map[string]bool{"sslmode": true, "sslrootcert": true, "sslcert": true, "sslkey": true, "host": true, "connect_timeout": true,
-	"application_name": true, "target_session_attrs": true, "pool_max_conns": true, "pool_min_conns": true}
+	"application_name": true, "target_session_attrs": true}
 
 // databaseProblem says what is wrong with a URL, without repeating it: it may hold a password.
 func databaseProblem(text string) string {

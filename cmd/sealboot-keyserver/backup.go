@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bufio"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealboot/sealboot/internal/atomicfile"
+	"github.com/sealboot/sealboot/internal/cli"
+	"github.com/sealboot/sealboot/keyserver"
+)
+
+func (a *app) backupCommand() *cobra.Command {
+	var store storeFlags
+	var out string
+	cmd := &cobra.Command{
+		Use:   "backup --store DIR --out FILE",
+		Short: "Write the whole store into one file, while it serves",
+		Long: `backup writes images, policies, secrets, revocations and the audit of a store, as of one moment, into
+a file. Servers go on meanwhile. The file is encrypted and authenticated under the store key: keep a copy of that key apart
+from it, for neither is of use without the other. Open sessions are not in it.
+
+The file fits every kind of store: restore also moves a store from a folder to PostgreSQL, and back.`,
+		Example: `  sealboot-keyserver backup --store keys --out keys.backup`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			s, err := store.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer closing(s, &err)
+			f, err := atomicfile.Create(out, 0o600)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			w := bufio.NewWriterSize(f, 1<<20)
+			if err := s.Backup(cmd.Context(), w, time.Now()); err != nil {
+				return err
+			}
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			if err := f.Commit(); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stderr, "backup is in %s: it restores with the store key alone\n", out)
+			return nil
+		},
+	}
+	store.add(cmd)
+	cmd.Flags().StringVar(&out, "out", "", "file to write")
+	cmd.MarkFlagRequired("out")
+	return cmd
+}
+
+func (a *app) restoreCommand() *cobra.Command {
+	var store storeFlags
+	var in string
+	cmd := &cobra.Command{
+		Use:   "restore --store DIR --in FILE",
+		Short: "Make a store from a backup",
+		Long: `restore makes a store, where there is none, with what a backup has: all of it or nothing. It needs the
+store key under which the backup was made. A file that was changed, cut off or made with another key is refused with exit
+code 3, and so is a place where there is a store.
+
+What was registered, revoked or used up after the backup is as it was before, and has to be done again. The audit goes on with a
+row that says so.`,
+		Example: `  sealboot-keyserver restore --store 'postgres://keys@db.example/keys' --store-key-file keys.key --in keys.backup`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := store.check(); err != nil {
+				return err
+			}
+			key, err := readStoreKey(store.keyName())
+			if errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("%w: give the key of the store that the backup is of with --store-key-file", err)
+			}
+			if err != nil {
+				return err
+			}
+			r := a.stdin
+			if in != "-" {
+				f, err := os.Open(in)
+				if err != nil {
+					return fmt.Errorf("read backup: %w", err)
+				}
+				defer f.Close()
+				r = io.Reader(f)
+			}
+			err = keyserver.Restore(cmd.Context(), r, store.dir, key, rand.Reader, time.Now())
+			if errors.Is(err, keyserver.ErrBackup) || errors.Is(err, keyserver.ErrStoreThere) {
+				return cli.Refusef("%v", err)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stderr, "store is restored in %s: sessions begin anew, and what was done after the backup has to be done again\n", store.dir)
+			return nil
+		},
+	}
+	store.add(cmd)
+	cmd.Flags().StringVar(&in, "in", "", "backup to read, - for standard input")
+	cmd.MarkFlagRequired("in")
+	return cmd
+}
