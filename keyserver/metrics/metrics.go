@@ -81,7 +81,7 @@ func New(c Config) *Metrics {
 	m.commit = prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "store_commit_duration_seconds", Help: "Time that a batch of writes takes until it is on the disk.", Buckets: seconds})
 	m.batch = prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "store_batch_writes", Help: "Writes that shared one commit.", Buckets: prometheus.ExponentialBuckets(1, 2, 7)})
 	m.failed = counter("store_failed_writes_total", "Writes that failed, each on its own or with its batch.").WithLabelValues()
-	m.kds = counter("kds_requests_total", "Requests to AMD's key distribution service, by outcome.", "outcome")
+	m.kds = counter("kds_requests_total", "Questions to AMD's key distribution service, by outcome.", "outcome")
 	m.kdsBackoff = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "kds_backoff_seconds", Help: "How long AMD's key distribution service was last left alone after a failure; 0: it answered."})
 	m.registry.MustRegister(m.decisions, m.rows, m.checkpointed, m.expired, m.requests, m.took, m.underWay, m.commit, m.batch, m.failed, m.kds, m.kdsBackoff,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
@@ -98,7 +98,7 @@ func (m *Metrics) zero() {
 		m.decisions.WithLabelValues("release", kind, string(wire.Refused))
 	}
 	for _, outcome := range outcomes {
-		m.kds.WithLabelValues(string(outcome))
+		m.kds.WithLabelValues(outcome)
 	}
 }
 
@@ -225,26 +225,13 @@ func (m *Metrics) Batch() (ended func(written, failed int)) {
 	}
 }
 
-// Outcome is how a request to AMD's key distribution service ended.
-type Outcome string
+// outcomes are those of questions to AMD's key distribution service (snp.Outcome).
+var outcomes = []string{"answered", "rate-limited", "failed", "withheld"}
 
-// The outcomes.
-const (
-	Fetched     Outcome = "fetched"
-	RateLimited Outcome = "rate-limited" // it asked to be left alone
-	Failed      Outcome = "failed"       // no answer, or a wrong one
-	Withheld    Outcome = "withheld"     // not asked: it is being left alone
-)
-
-var outcomes = []Outcome{Fetched, RateLimited, Failed, Withheld}
-
-// KDS counts a request to AMD's key distribution service, and notes how long the service is left alone from now on.
-func (m *Metrics) KDS(outcome Outcome, wait time.Duration) {
-	if !slices.Contains(outcomes, outcome) {
-		outcome = Failed
-	}
-	m.kds.WithLabelValues(string(outcome)).Inc()
-	m.kdsBackoff.Set(wait.Seconds())
+// KDS counts a question to AMD's key distribution service, and notes how long the service is left alone from now on.
+func (m *Metrics) KDS(outcome string, alone time.Duration) {
+	m.kds.WithLabelValues(known(outcome, outcomes)).Inc()
+	m.kdsBackoff.Set(alone.Seconds())
 }
 
 // Count counts the requests that next answers, by its ServeMux's pattern: next must set the request's Pattern, as a ServeMux does.

@@ -50,8 +50,8 @@ func busy(m *Metrics) {
 	m.Decided("expire", "", "", 5)
 	m.Signed(testNow)
 	m.Batch()(3, 1)
-	m.KDS(Fetched, 0)
-	m.KDS(RateLimited, 10*time.Second)
+	m.KDS("answered", 0)
+	m.KDS("rate-limited", 10*time.Second)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/sessions", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusCreated) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNotFound) })
@@ -84,7 +84,7 @@ func TestCounts(t *testing.T) {
 		`sealboot_keyserver_chain_cache_total{result="hit"} 11`,
 		`sealboot_keyserver_chain_cache_total{result="miss"} 3`,
 		`sealboot_keyserver_certificate_end_timestamp_seconds{use="server"} 1.795824e+09`,
-		`sealboot_keyserver_kds_requests_total{outcome="fetched"} 1`,
+		`sealboot_keyserver_kds_requests_total{outcome="answered"} 1`,
 		`sealboot_keyserver_kds_requests_total{outcome="withheld"} 0`,
 		`sealboot_keyserver_kds_backoff_seconds 10`,
 		`sealboot_keyserver_requests_total{code="201",route="/v1/sessions"} 1`,
@@ -112,7 +112,7 @@ func TestBounded(t *testing.T) {
 	for i := range 100 {
 		name := strings.Repeat("x", i+1)
 		m.Decided("release", name, name, 0)
-		m.KDS(Outcome(name), 0)
+		m.KDS(name, 0)
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/"+name, nil))
 	}
 	if after := strings.Count(scrape(t, m), "\n"); after != before {

@@ -47,7 +47,22 @@ type KDSConfig struct {
 	Wait     time.Duration // how long one call waits for an answer, which goes on without it; 0: DefaultWait
 	Timeout  time.Duration // of one request; 0: DefaultTimeout
 	Known    int           // answers that are remembered; 0: DefaultKnown
+
+	// Told is called for each question to the service, with how it went and how long the service is left alone from now on; nil: nobody
+	// is told. It must not block.
+	Told func(o Outcome, alone time.Duration)
 }
+
+// Outcome is how a question to AMD's key service went.
+type Outcome string
+
+// The outcomes.
+const (
+	Answered    Outcome = "answered"     // if only that there is no such certificate
+	RateLimited Outcome = "rate-limited" // it wants to be left alone (status 429)
+	Failed      Outcome = "failed"       // no answer, or a wrong one
+	Withheld    Outcome = "withheld"     // not asked: it is being left alone
+)
 
 // Keeper holds answers across restarts. Whoever can change what it holds can make a verification fail, and no more: answers are
 // checked like what a guest sends.
@@ -270,6 +285,7 @@ func (k *KDS) ask(path string, check func([]byte) error, now time.Time) (*questi
 		return q, nil
 	}
 	if now.Before(k.pause) {
+		k.tell(Withheld, k.pause.Sub(now))
 		return nil, fmt.Errorf("%w: AMD's key service is left alone until %s: %w", ErrUnavailable, k.pause.UTC().Format(time.RFC3339), k.trouble)
 	}
 	q := &question{path: path, check: check, done: make(chan struct{})}
@@ -328,8 +344,15 @@ func (k *KDS) answer(q *question) {
 
 // fault is why there is no answer, and how long the service wants to be left alone.
 type fault struct {
-	err   error
-	retry time.Duration
+	err     error
+	retry   time.Duration
+	limited bool
+}
+
+func (k *KDS) tell(o Outcome, alone time.Duration) {
+	if k.c.Told != nil {
+		k.c.Told(o, alone)
+	}
 }
 
 // note keeps an answer, that there is none, or how long the service is to be left alone.
@@ -340,10 +363,17 @@ func (k *KDS) note(path string, data []byte, f fault) {
 	if f.err != nil {
 		pause := min(firstPause<<min(k.failures, 10), longestWait)
 		k.failures++
-		k.pause, k.trouble = now.Add(max(pause, min(f.retry, maxRetry))), f.err
+		pause = max(pause, min(f.retry, maxRetry))
+		k.pause, k.trouble = now.Add(pause), f.err
+		if f.limited {
+			k.tell(RateLimited, pause)
+		} else {
+			k.tell(Failed, pause)
+		}
 		return
 	}
 	k.failures, k.pause, k.trouble = 0, time.Time{}, nil
+	k.tell(Answered, 0)
 	if data == nil {
 		k.remember(path, &answer{none: now.Add(noneFor)})
 		return
@@ -370,7 +400,8 @@ func (k *KDS) fetch(q *question) ([]byte, fault) {
 		return nil, fault{}
 	default:
 		seconds, _ := strconv.Atoi(response.Header.Get("Retry-After"))
-		return nil, fault{fmt.Errorf("status %d", status), time.Duration(min(max(seconds, 0), int(maxRetry/time.Second))) * time.Second}
+		return nil, fault{fmt.Errorf("status %d", status), time.Duration(min(max(seconds, 0), int(maxRetry/time.Second))) * time.Second,
+			status == http.StatusTooManyRequests}
 	}
 	data, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	switch {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -226,6 +227,39 @@ func TestKDSRetryAfter(t *testing.T) {
 	at.move(time.Second)
 	if _, err := k.VCEK(t.Context(), snp.Milan, a.Chip, a.TCB); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestKDSTold: somebody who counts is told how each question went.
+func TestKDSTold(t *testing.T) {
+	s := newService(t)
+	var mu sync.Mutex
+	var told []string
+	k, at := newKDS(t, s, func(c *snp.KDSConfig) {
+		c.Told = func(o snp.Outcome, alone time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, fmt.Sprint(o, " ", alone))
+		}
+	})
+	ask := func(p snp.Product) { k.Issuers(t.Context(), p, snp.VCEK) }
+	ask(snp.Milan)
+	ask(snp.Milan) // known
+	s.set(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Retry-After", "30")
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	})
+	ask(snp.Genoa)
+	at.move(10 * time.Second)
+	ask(snp.Genoa)
+	at.move(20 * time.Second)
+	s.set(func(w http.ResponseWriter, _ *http.Request) bool { w.Write([]byte("nonsense")); return true })
+	ask(snp.Genoa)
+	mu.Lock()
+	defer mu.Unlock()
+	if want := []string{"answered 0s", "rate-limited 30s", "withheld 20s", "failed 20s"}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
 	}
 }
 
