@@ -121,17 +121,9 @@ func (c *checker) table(group uint32) error {
 		}
 		return nil
 	}
-	bitmap := make([]byte, f.blockSize)
-	if err := f.readBlocks(bitmap, d.InodeBitmap); err != nil {
+	bitmap, err := f.inodeBitmap(group)
+	if err != nil {
 		return err
-	}
-	if err := f.bitmapChecksum(bitmap[:f.inodesPerGroup/8], d.InodeBitmapCsum); err != nil {
-		return broken(where, "inode bitmap: %v", err)
-	}
-	for i := f.inodesPerGroup / 8; i < uint32(f.blockSize); i++ {
-		if bitmap[i] != 0xff {
-			return broken(where, "inode bitmap: padding not marked")
-		}
 	}
 	used, folders := uint32(0), len(c.folders)
 	perBlock := uint32(f.blockSize / f.inodeSize)
@@ -171,6 +163,29 @@ func (c *checker) table(group uint32) error {
 		return broken(where, "%d folders, %d counted", d.UsedDirs, n)
 	}
 	return nil
+}
+
+// inodeBitmap gives the bitmap of a group's inodes, checked: what is behind them is marked.
+func (f *Reader) inodeBitmap(group uint32) ([]byte, error) {
+	d := &f.descs[group]
+	where := fmt.Sprintf("group %d", group)
+	bitmap := make([]byte, f.blockSize)
+	if d.Flags&groupInodeUninit != 0 {
+		setBits(bitmap, f.inodesPerGroup, uint32(8*f.blockSize))
+		return bitmap, nil
+	}
+	if err := f.readBlocks(bitmap, d.InodeBitmap); err != nil {
+		return nil, err
+	}
+	if err := f.bitmapChecksum(bitmap[:f.inodesPerGroup/8], d.InodeBitmapCsum); err != nil {
+		return nil, broken(where, "inode bitmap: %v", err)
+	}
+	for i := f.inodesPerGroup / 8; i < uint32(f.blockSize); i++ {
+		if bitmap[i] != 0xff {
+			return nil, broken(where, "inode bitmap: padding not marked")
+		}
+	}
+	return bitmap, nil
 }
 
 // bitmapChecksum compares a bitmap with its checksum, of which small descriptors hold half.

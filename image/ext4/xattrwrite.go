@@ -63,44 +63,55 @@ func newXattr(x source.Xattr) (xattr, error) {
 
 // setXattrs puts attributes into the inode as far as they fit, and the others into a block.
 func (w *Writer) setXattrs(n *inode, list []source.Xattr) error {
-	var inside, outside []xattr
-	room := xattrInside - 4 - xattrEnd // behind the magic number
-	need := xattrHeader + xattrEnd
-	for _, each := range list {
-		x, err := newXattr(each)
-		if err != nil {
-			return err
-		}
-		if x.size() <= room {
-			room -= x.size()
-			inside = append(inside, x)
-		} else {
-			need += x.size()
-			outside = append(outside, x)
-		}
+	inside, raw, err := layXattrs(list, xattrInside, blockSize)
+	n.xattrs = inside
+	if err != nil || raw == nil {
+		return err
 	}
-	if need > blockSize {
-		return fmt.Errorf("%w: they take %d bytes of a block of %d", ErrXattr, need, blockSize)
-	}
-	if len(inside) > 0 {
-		n.xattrs = make([]byte, xattrInside)
-		le.PutUint32(n.xattrs, xattrMagic)
-		putXattrs(n.xattrs[4:], 0, inside, false)
-	}
-	if len(outside) == 0 {
-		return nil
-	}
-	raw := make([]byte, blockSize)
-	le.PutUint32(raw[0:], xattrMagic)
-	le.PutUint32(raw[4:], 1) // h_refcount
-	le.PutUint32(raw[8:], 1) // h_blocks
-	slices.SortFunc(outside, compareXattrs)
-	le.PutUint32(raw[12:], putXattrs(raw, xattrHeader, outside, true))
 	block := w.alloc.take(1)
 	n.own(block)
 	n.xattrBlock = block.start
 	le.PutUint32(raw[xattrBlockCsum:], xattrChecksum(w.seed, block.start, raw))
 	return w.out.write(block.start, raw)
+}
+
+// layXattrs lays attributes out in so many bytes of an inode, and those that do not fit in a block, which
+// lacks its checksum. Either is nil where it holds none.
+func layXattrs(list []source.Xattr, within, size int) (inside, block []byte, err error) {
+	var first, others []xattr
+	room := within - 4 - xattrEnd // behind the magic number
+	need := xattrHeader + xattrEnd
+	for _, each := range list {
+		x, err := newXattr(each)
+		if err != nil {
+			return nil, nil, err
+		}
+		if x.size() <= room {
+			room -= x.size()
+			first = append(first, x)
+		} else {
+			need += x.size()
+			others = append(others, x)
+		}
+	}
+	if need > size {
+		return nil, nil, fmt.Errorf("%w: they take %d bytes of a block of %d", ErrXattr, need, size)
+	}
+	if len(first) > 0 {
+		inside = make([]byte, within)
+		le.PutUint32(inside, xattrMagic)
+		putXattrs(inside[4:], 0, first, false)
+	}
+	if len(others) == 0 {
+		return inside, nil, nil
+	}
+	block = make([]byte, size)
+	le.PutUint32(block[0:], xattrMagic)
+	le.PutUint32(block[4:], 1) // h_refcount
+	le.PutUint32(block[8:], 1) // h_blocks
+	slices.SortFunc(others, compareXattrs)
+	le.PutUint32(block[12:], putXattrs(block, xattrHeader, others, true))
+	return inside, block, nil
 }
 
 // compareXattrs gives the order in which Linux looks attributes up in a block (ext4_xattr_find_entry).
