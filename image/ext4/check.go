@@ -193,14 +193,18 @@ func (f *Reader) bitmapChecksum(bitmap []byte, got uint32) error {
 	if !f.checksums {
 		return nil
 	}
-	want := crc32c(f.seed, bitmap)
-	if f.descSize < 64 {
-		want &= 0xffff
-	}
-	if got != want {
+	if want := f.bitmapSum(bitmap); got != want {
 		return fmt.Errorf("checksum %#x, not %#x", got, want)
 	}
 	return nil
+}
+
+func (f *Reader) bitmapSum(bitmap []byte) uint32 {
+	sum := crc32c(f.seed, bitmap)
+	if f.descSize < 64 {
+		sum &= 0xffff
+	}
+	return sum
 }
 
 // bitmaps compares block bitmaps with the claims.

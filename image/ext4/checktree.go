@@ -33,7 +33,7 @@ func (c *checker) folder(number uint32) error {
 		return err
 	}
 	var tree *treeWalk
-	if n.flags&inodeIndexed != 0 && f.super.FeatureCompat&compatDirIndex != 0 {
+	if f.indexed(n) {
 		if tree, err = f.hashTree(n, blocks); err != nil {
 			return err
 		}

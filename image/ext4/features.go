@@ -44,6 +44,12 @@ const (
 const grubIncompat = incompatFileType | incompatExtents | incompatFlexBG | incompatMetaBG | incompat64Bit |
 	incompatEncrypt | incompatRecover | incompatMMP | incompatCsumSeed | incompatLargeDir
 
+// What an Editor turns off where no file makes use of it.
+const (
+	removableIncompat = incompatMMP | incompatEAInode | incompatInlineData | incompatEncrypt | incompatCasefold
+	removableRO       = roVerity
+)
+
 func names(bits uint32, list []featureName) (found []string) {
 	for _, f := range list {
 		if bits&f.bit != 0 {

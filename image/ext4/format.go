@@ -137,6 +137,9 @@ const (
 	inodeEAInode    = 0x200000
 	inodeInlineData = 0x10000000
 	inodeCasefold   = 0x40000000
+
+	inodeProjectInherit = 0x20000000 // new files in the folder belong to its project
+	placeProject        = 0x9c       // of i_projid in an inode
 )
 
 // Sizes within the format.

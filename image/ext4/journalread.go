@@ -13,7 +13,27 @@ const (
 
 // journal checks that there is nothing to replay, and gives the journal's own superblock.
 func (f *Reader) journal(n *record) (uint64, error) {
-	first, length := uint64(0), uint64(0)
+	j, err := f.openJournal(n)
+	if err != nil {
+		return 0, err
+	}
+	if binary.BigEndian.Uint32(j.super[journalStart:]) != 0 {
+		return 0, broken(n.where(), "journal to be replayed, and the superblock does not say so")
+	}
+	return j.runs[0].start, nil
+}
+
+// journalFile is a journal whose superblock has been checked.
+type journalFile struct {
+	n     *record
+	runs  []span // its blocks, in their order
+	super []byte
+	total uint32 // blocks that it says it has
+}
+
+func (f *Reader) openJournal(n *record) (*journalFile, error) {
+	j := &journalFile{n: n, super: make([]byte, f.blockSize)}
+	length := uint64(0)
 	err := f.blockMap(n, func(m mapping) error {
 		if m.metadata {
 			return nil
@@ -21,39 +41,49 @@ func (f *Reader) journal(n *record) (uint64, error) {
 		if m.unwritten || m.logical != length {
 			return broken(n.where(), "journal with a hole at block %d", length)
 		}
-		if m.logical == 0 {
-			first = m.blocks.start
-		}
+		j.runs = append(j.runs, m.blocks)
 		length += m.blocks.count
 		return nil
 	})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if n.kind() != kindRegular || length == 0 || length*uint64(f.blockSize) != n.size {
-		return 0, broken(n.where(), "journal of %d bytes with %d blocks", n.size, length)
+		return nil, broken(n.where(), "journal of %d bytes with %d blocks", n.size, length)
 	}
-	raw := make([]byte, f.blockSize)
-	if err := f.readBlocks(raw, first); err != nil {
-		return 0, err
+	if err := f.readBlocks(j.super, j.runs[0].start); err != nil {
+		return nil, err
 	}
-	raw = raw[:superSize]
+	j.super = j.super[:superSize]
 	be := binary.BigEndian
-	if be.Uint32(raw) != journalMagic || be.Uint32(raw[4:]) != journalV2Super && be.Uint32(raw[4:]) != journalV2Super-1 {
-		return 0, broken(n.where(), "journal without a superblock")
+	if be.Uint32(j.super) != journalMagic || be.Uint32(j.super[4:]) != journalV2Super && be.Uint32(j.super[4:]) != journalV2Super-1 {
+		return nil, broken(n.where(), "journal without a superblock")
 	}
-	if size, total := be.Uint32(raw[journalBlockSize:]), be.Uint32(raw[journalLength:]); int(size) != f.blockSize || uint64(total) > length {
-		return 0, broken(n.where(), "journal of %d blocks of %d bytes, in %d", total, size, length)
+	j.total = be.Uint32(j.super[journalLength:])
+	if size := be.Uint32(j.super[journalBlockSize:]); int(size) != f.blockSize || uint64(j.total) > length {
+		return nil, broken(n.where(), "journal of %d blocks of %d bytes, in %d", j.total, size, length)
 	}
-	if features := be.Uint32(raw[journalIncompat:]); be.Uint32(raw[4:]) == journalV2Super && features&(journalCsumV2|journalCsumV3) != 0 {
-		got := be.Uint32(raw[journalCsum:])
-		clear(raw[journalCsum : journalCsum+4])
-		if want := crc32c(^uint32(0), raw); got != want {
-			return 0, broken(n.where(), "journal superblock with checksum %#x, not %#x", got, want)
+	if j.checksums() {
+		if got, want := be.Uint32(j.super[journalCsum:]), j.checksum(); got != want {
+			return nil, broken(n.where(), "journal superblock with checksum %#x, not %#x", got, want)
 		}
 	}
-	if be.Uint32(raw[journalStart:]) != 0 {
-		return 0, broken(n.where(), "journal to be replayed, and the superblock does not say so")
+	return j, nil
+}
+
+// features are those that a reader of the journal must know. The first version of its superblock has none.
+func (j *journalFile) features() uint32 {
+	if binary.BigEndian.Uint32(j.super[4:]) != journalV2Super {
+		return 0
 	}
-	return first, nil
+	return binary.BigEndian.Uint32(j.super[journalIncompat:])
+}
+
+func (j *journalFile) checksums() bool { return j.features()&(journalCsumV2|journalCsumV3) != 0 }
+
+// checksum is the superblock's, over itself with the checksum taken as zero.
+func (j *journalFile) checksum() uint32 {
+	crc := crc32c(^uint32(0), j.super[:journalCsum])
+	crc = crc32c(crc, make([]byte, 4))
+	return crc32c(crc, j.super[journalCsum+4:])
 }

@@ -25,12 +25,24 @@ type Reader struct {
 	checksums      bool   // metadata_csum
 	seed           uint32
 	descs          []groupDesc
+	mode           strictness
 }
 
 // Open reads superblock and group descriptors, and refuses what breaks the format's rules
 // (*FormatError) or has features that this package does not know (*UnsupportedError). size is
 // the number of bytes that r has.
-func Open(r io.ReaderAt, size int64) (*Reader, error) {
+func Open(r io.ReaderAt, size int64) (*Reader, error) { return openAs(r, size, strict) }
+
+// strictness is what openAs lets pass.
+type strictness int
+
+const (
+	strict    strictness = iota
+	removable            // features that an Editor may be able to turn off
+	lenient              // and descriptors that do not meet their checksums, before the journal is replayed
+)
+
+func openAs(r io.ReaderAt, size int64, mode strictness) (*Reader, error) {
 	raw := make([]byte, superSize)
 	if size < superOffset+superSize {
 		return nil, fmt.Errorf("%w: only %d bytes", ErrNotExt4, size)
@@ -45,15 +57,20 @@ func Open(r io.ReaderAt, size int64) (*Reader, error) {
 	if s.Magic != superMagic {
 		return nil, fmt.Errorf("%w: magic number %#x", ErrNotExt4, s.Magic)
 	}
-	if unknown := s.unknown(); len(unknown) > 0 {
+	known := *s
+	if mode != strict {
+		known.FeatureIncompat &^= removableIncompat
+		known.FeatureROCompat &^= removableRO
+	}
+	if unknown := known.unknown(); len(unknown) > 0 {
 		return nil, &UnsupportedError{unknown}
 	}
 	if s.FeatureCompat&compatJournal != 0 && s.JournalInum == 0 {
 		return nil, fmt.Errorf("%w: a journal on another device", ErrUnsupported)
 	}
-	f := &Reader{r: r, super: s, checksums: s.FeatureROCompat&roMetadataCsum != 0}
+	f := &Reader{r: r, super: s, mode: mode, checksums: s.FeatureROCompat&roMetadataCsum != 0}
 	if f.checksums {
-		if want := superChecksum(raw); s.Checksum != want {
+		if want := superChecksum(raw); s.Checksum != want && mode != lenient {
 			return nil, broken("superblock", "checksum %#x, not %#x", s.Checksum, want)
 		}
 		f.seed = fsSeed(s.UUID)
