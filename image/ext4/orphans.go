@@ -13,14 +13,17 @@ const (
 // orphans does what was left to do for files that were deleted or cut short while programs had them open: those
 // without a name are freed, the others lose what is behind their size.
 func (e *Editor) orphans() error {
+	seen := map[uint32]bool{}
 	for next := e.super.LastOrphan; next != 0; {
+		if seen[next] {
+			return broken("superblock", "list of deleted files with inode %d twice", next)
+		}
+		seen[next] = true
 		raw, err := e.orphan(next)
 		if err != nil {
 			return err
 		}
-		if next = le.Uint32(raw[0x14:]); e.repairs.Orphans > int(e.super.InodesCount) {
-			return broken("superblock", "list of deleted files without an end")
-		}
+		next = le.Uint32(raw[0x14:])
 	}
 	e.super.LastOrphan = 0
 	if e.super.FeatureROCompat&roOrphanPresent == 0 {
