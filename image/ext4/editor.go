@@ -75,7 +75,10 @@ func NewEditor(r io.ReaderAt, size int64, o EditOptions) (*Editor, error) {
 			return nil, err
 		}
 	}
-	return e, e.clean()
+	if err := e.clean(); err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // refuse names features of which the editor could not keep the accounts.

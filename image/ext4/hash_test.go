@@ -2,6 +2,7 @@ package ext4
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +39,7 @@ func TestNameHash(t *testing.T) {
 // TestCollision has two names of one hash, the first at a leaf's end and the second in the next leaf.
 func TestCollision(t *testing.T) {
 	o := testOptions(16 << 20)
+	o.Inodes = 4096
 	w := must(NewWriter(make(memory, o.Size), o))
 	hashes := map[uint32]string{}
 	var names []string
@@ -74,6 +76,20 @@ func TestCollision(t *testing.T) {
 	if second := tree.leaves[2]; second.low != uint64(bound|1) {
 		t.Errorf("the second leaf begins with %#x, the twins have %#x", second.low, bound)
 	}
+	e := edit(t, must(os.ReadFile(path)))
+	for _, twin := range twins {
+		if _, err := e.Stat("/f/" + twin); err != nil {
+			t.Error(err)
+		}
+		if err := e.Remove("/f/" + twin); err != nil {
+			t.Error(err)
+		}
+		put(t, e, regular("/f/"+twin, ""))
+	}
+	for i := range 3 * perLeaf { // until the leaves of the twins are parted
+		put(t, e, regular(fmt.Sprintf("/f/m%010d", i), ""))
+	}
+	edited(t, e, int(o.Size))
 }
 
 func TestTimestamp(t *testing.T) {
