@@ -106,6 +106,26 @@ func (f *Reader) ReadFile(path string, most int64) ([]byte, error) {
 	return data, nil
 }
 
+// OpenFile gives a regular file's content, from its beginning to its end. Symbolic links are followed.
+func (f *Reader) OpenFile(path string) (source.Entry, io.Reader, error) {
+	e, err := f.Stat(path)
+	if err != nil {
+		return source.Entry{}, nil, err
+	}
+	if e.Type != source.Regular {
+		return source.Entry{}, nil, fmt.Errorf("%s: %w: not a regular file", path, ErrNotFound)
+	}
+	n, err := f.find(path)
+	if err != nil {
+		return source.Entry{}, nil, err
+	}
+	content, err := f.open(n)
+	if err != nil {
+		return source.Entry{}, nil, err
+	}
+	return e, content, nil
+}
+
 // content reads a file from its beginning to its end.
 type content struct {
 	f    *Reader

@@ -68,7 +68,7 @@ func crashed(t testing.TB, open string, args ...string) []byte {
 	if err := os.WriteFile(filepath.Join(dir, "file"), noise(20<<10, 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	image := made(t, dir, "16M", append([]string{"-t", "ext4", "-b", "1024"}, args...)...)
+	image := made(t, dir, "4M", append([]string{"-t", "ext4", "-b", "1024", "-N", "64"}, args...)...)
 	blocks := contentBlocks(t, image, "/file")
 	save := func(name string, content []byte) string {
 		path := filepath.Join(with, name)
@@ -125,6 +125,20 @@ func TestReplay(t *testing.T) {
 				}
 				t.Error("not what e2fsck replays")
 			}
+			// All but the superblock, with its times and counters, is the same as with e2fsck: the journal, too.
+			after := make([]byte, len(image))
+			if _, err := e.ReadAt(after, 0); err != nil {
+				t.Fatal(err)
+			}
+			var others []int
+			for at := 0; at < len(after); at += 1024 {
+				if !bytes.Equal(after[at:at+1024], want[at:at+1024]) {
+					others = append(others, at/1024)
+				}
+			}
+			if !slices.Equal(others, []int{superOffset / 1024}) {
+				t.Errorf("blocks %v are not as e2fsck leaves them", others)
+			}
 			put(t, e, regular("/new", "new"))
 			edited(t, e, len(image))
 		})
@@ -148,7 +162,17 @@ func TestReplayRefused(t *testing.T) {
 		}
 	}
 	flip := func(place int) func(image []byte) {
-		return func(image []byte) { image[first+int64(place)*1024+500] ^= 1 }
+		return func(image []byte) {
+			at := uint64(place)
+			for _, run := range journal.runs {
+				if at < run.count {
+					image[(run.start+at)*1024+500] ^= 1
+					return
+				}
+				at -= run.count
+			}
+			t.Fatalf("no block %d in the journal", place)
+		}
 	}
 	for name, c := range map[string]struct {
 		spoil   func(image []byte)
