@@ -375,3 +375,43 @@ func TestEditFlagged(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReplayWraps moves the log so that it goes on at the journal's beginning, at every block of it.
+func TestReplayWraps(t *testing.T) {
+	good := crashed(t, "jo -c")
+	want := must(edit(t, good).ReadFile("/file", 1<<20))
+	r := must(Open(readerAt(good), int64(len(good))))
+	journal := must(r.openJournal(must(r.readInode(journalInode))))
+	var places []uint64 // of the journal's blocks
+	for _, run := range journal.runs {
+		for i := range run.count {
+			places = append(places, (run.start+i)*1024)
+		}
+	}
+	be := binary.BigEndian
+	first, start := int(be.Uint32(journal.super[journalFirst:])), int(be.Uint32(journal.super[journalStart:]))
+	ring := int(journal.total) - first
+	const logged = 27 // blocks that the log has at most
+	for before := range logged {
+		image := bytes.Clone(good)
+		shift := ring - (start - first) - before // so many of its blocks are before the end
+		for i := range logged {
+			from, to := places[first+(start-first+i)%ring], places[first+(start-first+i+shift)%ring]
+			copy(image[to:to+1024], good[from:from+1024])
+		}
+		j := *journal
+		j.super = image[places[0]:][:1024]
+		be.PutUint32(j.super[journalStart:], uint32(first+(start-first+shift)%ring))
+		be.PutUint32(j.super[journalCsum:], j.checksum())
+		e := edit(t, image)
+		if got := must(e.ReadFile("/file", 1<<20)); !bytes.Equal(got, want) || e.Repairs().Transactions != 4 {
+			t.Errorf("%d blocks before the end: %+v", before, e.Repairs())
+		}
+		if before%9 == 5 {
+			wanted := repaired(t, image)
+			if got := must(must(Open(readerAt(wanted), int64(len(wanted)))).ReadFile("/file", 1<<20)); !bytes.Equal(got, want) {
+				t.Errorf("%d blocks before the end: e2fsck replays something else", before)
+			}
+		}
+	}
+}
