@@ -141,6 +141,11 @@ func TestEdit(t *testing.T) {
 			if got := testtool.Output(t, grub, path, "cat", "/boot/sealboot/../../etc/fstab"); got != "# fstab\n" {
 				t.Errorf("GRUB reads %q", got)
 			}
+			dump := filepath.Join(t.TempDir(), "dump")
+			debugfs(t, path, "dump /boot/sealboot/agent "+dump)
+			if got := must(os.ReadFile(dump)); !bytes.Equal(got, noise(700<<10, 3)) {
+				t.Errorf("debugfs reads %d other bytes", len(got))
+			}
 			r := must(Open(readerAt(after), int64(len(after))))
 			compareTrees(t, walked(t, r), want, e)
 		})
@@ -255,138 +260,4 @@ func TestEditPaths(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	edited(t, e, len(image))
-}
-
-// TestEditLargeFolder fills a folder until its tree has nodes, and empties it.
-func TestEditLargeFolder(t *testing.T) {
-	for _, args := range [][]string{
-		{"-b", "1024", "-O", "large_dir"}, {"-b", "4096"}, {"-b", "1024", "-O", "^metadata_csum"}, {"-b", "1024", "-O", "^dir_index"},
-	} {
-		t.Run(strings.Join(args, " "), func(t *testing.T) {
-			count := 10000
-			if args[len(args)-1] == "^dir_index" {
-				count = 1500
-			}
-			image := made(t, "", "40M", append([]string{"-t", "ext4", "-N", "12000"}, args...)...)
-			e := edit(t, image)
-			for i := range count {
-				put(t, e, regular(fmt.Sprintf("/many/%s-%d", long("name", 30), i), ""))
-			}
-			if names, err := e.ReadDir("/many"); err != nil || len(names) != count {
-				t.Fatalf("%d names, %v", len(names), err)
-			}
-			path, _ := edited(t, e, len(image))
-			if out := debugfs(t, path, fmt.Sprintf("stat /many/%s-%d", long("name", 30), count-1)); !strings.Contains(out, "Type: regular") {
-				t.Error(out)
-			}
-			for i := range count {
-				if i%7 != 0 {
-					if err := e.Remove(fmt.Sprintf("/many/%s-%d", long("name", 30), i)); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			edited(t, e, len(image))
-		})
-	}
-}
-
-// TestEditTriple has a file with three levels of blocks of addresses.
-func TestEditTriple(t *testing.T) {
-	image := made(t, "", "100M", "-t", "ext2", "-b", "1024")
-	scratch := scratchFile(t)
-	e, err := NewEditor(readerAt(image), int64(len(image)), EditOptions{Time: editTime, Scratch: scratch})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := noise(70<<20, 1)
-	put(t, e, file{Entry: source.Entry{Path: "/large", Type: source.Regular}, content: want})
-	path, _ := edited(t, e, len(image))
-	if got, err := open(t, path).ReadFile("/large", 1<<30); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%d bytes, %v", len(got), err)
-	}
-	put(t, e, regular("/large", "small"))
-	edited(t, e, len(image))
-}
-
-// TestEditManyFolders has a folder with as many folders as can be counted (dir_nlink).
-func TestEditManyFolders(t *testing.T) {
-	image := debugfsWrite(t, made(t, populated(t), "24M", "-t", "ext4"), fmt.Sprintf("sif /many links_count %d", linkMax-2))
-	e := edit(t, image)
-	for i, want := range []uint16{linkMax - 1, 1, 1} {
-		put(t, e, folder(fmt.Sprintf("/many/folder-%d", i)))
-		if got := must(e.find("/many")).links; got != want {
-			t.Errorf("%d links, not %d", got, want)
-		}
-	}
-	if err := e.Remove("/many/folder-0"); err != nil {
-		t.Error(err)
-	}
-	if got := must(e.find("/many")).links; got != 1 {
-		t.Errorf("%d links", got)
-	}
-	e = edit(t, debugfsWrite(t, image, "feature ^dir_nlink", fmt.Sprintf("sif /many links_count %d", linkMax)))
-	if err := e.Put(folder("/many/folder").Entry, nil); !errors.Is(err, ErrTree) {
-		t.Error(err)
-	}
-	e = edit(t, debugfsWrite(t, image, fmt.Sprintf("sif /small links_count %d", linkMax)))
-	if err := e.Put(hardLink("/other", "/small").Entry, nil); !errors.Is(err, ErrTree) {
-		t.Error(err)
-	}
-}
-
-// TestEditXattrs shares and gives up blocks of attributes, and puts attributes of its own.
-func TestEditXattrs(t *testing.T) {
-	for _, size := range []string{"128", "256"} {
-		image := made(t, populated(t), "24M", "-t", "ext4", "-I", size)
-		value := filepath.Join(t.TempDir(), "value")
-		if err := os.WriteFile(value, noise(600, 1), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		image = debugfsWrite(t, image, "ea_set -f "+value+" /small user.a", "ea_set -f "+value+" /large user.b", "ea_set /many user.c short")
-		e := edit(t, image)
-		put(t, e, regular("/small", "replaced"))
-		if got := must(e.Stat("/small")).Xattrs; len(got) != 1 || got[0].Name != "user.a" || !bytes.Equal(got[0].Value, noise(600, 1)) {
-			t.Errorf("%v", got)
-		}
-		if err := e.Remove("/large"); err != nil {
-			t.Error(err)
-		}
-		for path, length := range map[string]int{"/short": 10, "/longer": 700} {
-			f := regular(path, "content")
-			f.Xattrs = []source.Xattr{{Name: "security.selinux", Value: noise(length, 2)}, {Name: "user.x", Value: []byte("y")}}
-			put(t, e, f)
-			if got := must(e.Stat(path)).Xattrs; len(got) != 2 || !bytes.Equal(got[0].Value, noise(length, 2)) {
-				t.Errorf("%v", got)
-			}
-		}
-		path, _ := edited(t, e, len(image))
-		if out := debugfs(t, path, "ea_get /short user.x"); !strings.Contains(out, "y") {
-			t.Error(out)
-		}
-	}
-}
-
-// TestEditSharedXattrs has one block of attributes for three files.
-func TestEditSharedXattrs(t *testing.T) {
-	image := made(t, populated(t), "24M", "-t", "ext4", "-b", "4096", "-O", "^metadata_csum")
-	value := filepath.Join(t.TempDir(), "value")
-	if err := os.WriteFile(value, noise(600, 1), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	image = debugfsWrite(t, image, "ea_set -f "+value+" /small user.a")
-	block := must(must(Open(readerAt(image), int64(len(image)))).find("/small")).xattrBlock
-	for _, path := range []string{"/large", "/many/a-name-of-some-length-1"} {
-		sectors := must(must(Open(readerAt(image), int64(len(image)))).find(path)).sectors
-		image = debugfsWrite(t, image, fmt.Sprintf("sif %s file_acl %d", path, block), fmt.Sprintf("sif %s blocks %d", path, sectors+8))
-	}
-	put32(image, int(block)*4096+4, 3)
-	e := edit(t, image)
-	edited(t, e, len(image))
-	for _, path := range []string{"/large", "/many/a-name-of-some-length-1", "/small", "/many/linked"} {
-		if err := e.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-		edited(t, e, len(image))
-	}
 }
