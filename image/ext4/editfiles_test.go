@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -150,5 +151,42 @@ func TestEditSharedXattrs(t *testing.T) {
 			t.Fatal(err)
 		}
 		edited(t, e, len(image))
+	}
+}
+
+// TestEditFold puts all files of a boot partition into the root's /boot, where some are already.
+func TestEditFold(t *testing.T) {
+	dir := populated(t)
+	if err := os.WriteFile(filepath.Join(dir, "small"), []byte("newer"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	partition := made(t, dir, "24M", "-t", "ext2")
+	boot := must(Open(readerAt(partition), int64(len(partition))))
+	image := made(t, populated(t), "40M", "-t", "ext4", "-b", "4096")
+	e := edit(t, image)
+	put(t, e, regular("/boot/small", "older"))
+	err := boot.Walk(context.Background(), func(entry source.Entry, content io.Reader) error {
+		entry.Path = "/boot" + strings.TrimSuffix(entry.Path, "/")
+		if entry.Type == source.HardLink {
+			entry.Link = "/boot" + entry.Link
+		}
+		return e.Put(entry, content)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	edited(t, e, len(image))
+	want, got := walked(t, boot), walked(t, e.Reader)
+	if len(want) < 700 {
+		t.Fatal("nothing to compare")
+	}
+	for path, w := range want {
+		g, ok := got["/boot"+strings.TrimSuffix(path, "/")]
+		if w.Type == source.HardLink {
+			w.Link = "/boot" + w.Link
+		}
+		if !ok || g.Type != w.Type || g.Link != w.Link || !bytes.Equal(g.content, w.content) || g.Mode != w.Mode {
+			t.Errorf("%s is %+v, not %+v", path, g.Entry, w.Entry)
+		}
 	}
 }
