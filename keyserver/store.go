@@ -53,7 +53,6 @@ type Store struct {
 	observing sync.Mutex // of those who add observers
 	observers atomic.Pointer[[]Observer]
 
-	commits   atomic.Int64 // so far
 	batchTime time.Duration
 	queue     chan *write
 	closing   chan struct{}

@@ -204,7 +204,6 @@ func (s *Store) attempt(ctx context.Context, on queries, batch []*write, results
 	if err := s.endTrail(ctx, on, &trail); err != nil {
 		return err
 	}
-	s.commits.Add(1)
 	if err := s.dialect.commit(ctx, s.writes); err != nil {
 		return err
 	}
