@@ -7,7 +7,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 GO ?= go
 FUZZTIME ?= 20s
 
-.PHONY: help deps build demo test bench fuzz lint clean
+.PHONY: help deps deps-demo build demo test bench fuzz lint clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -15,10 +15,13 @@ help: ## list the targets
 deps: ## install or fetch the tools that demo and tests need
 	deps/deps.sh
 
+deps-demo:
+	deps/deps.sh --demo
+
 build: ## build the programs into bin/
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
 
-demo: deps build ## build and boot an encrypted disk, then a tampered one
+demo: deps-demo build ## build and boot an encrypted disk, then a tampered one
 	$(GO) run ./e2e/demo
 
 test: deps build ## unit tests, fuzz seeds, command scripts, boots in QEMU

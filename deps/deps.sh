@@ -3,7 +3,10 @@
 # packages, and what the distribution lacks (or what must not be installed, such as
 # a guest's kernel) into a folder of the project by a private apt configuration.
 #
-#   deps/deps.sh [--check]      --check only says what is missing (exit 1 if anything is)
+#   deps/deps.sh [--demo] [--check]
+#
+#   --demo    what `make demo` needs; without it, what the tests need too
+#   --check   only say what is missing (exit 1 if anything is)
 #
 # The folder is .cache/deps unless SEALBOOT_DEPS names another. Its manifest.tsv
 # lists package, version, suite and SHA-256 of everything fetched.
@@ -27,12 +30,24 @@ ubuntu:24.04) distribution=ubuntu2404 suite=noble ;;
 *) die "this is ${PRETTY_NAME:-unknown}; deps.sh knows Debian 12, Debian 13 and Ubuntu 24.04. Install by hand what README.md lists under \"Tools\"" ;;
 esac
 
+check='' demo=''
+for arg; do
+	case $arg in
+	--check) check=yes ;;
+	--demo) demo=yes ;;
+	*) die "unknown argument $arg: deps.sh takes --demo and --check" ;;
+	esac
+done
+
 # What is installed: a file that shows the package to be there, and the package.
 installed='
 /usr/bin/gcc gcc
+/usr/share/doc/libc6-dev libc6-dev
 /usr/bin/make make
 /usr/bin/git git
 /usr/bin/qemu-system-x86_64 qemu-system-x86
+'
+tested='
 /usr/bin/qemu-img qemu-utils
 /sbin/cryptsetup cryptsetup-bin
 /sbin/e2fsck e2fsprogs
@@ -42,7 +57,6 @@ installed='
 /usr/bin/cpio cpio
 /usr/bin/zstd zstd
 /usr/bin/openssl openssl
-/usr/share/doc/libc6-dev libc6-dev
 /usr/share/doc/postgresql postgresql
 '
 # What is fetched and unpacked, never installed: suite, package.
@@ -50,7 +64,7 @@ fetched="$suite busybox-static
 $suite base-files"
 case $distribution in
 debian12)
-	installed="$installed
+	tested="$tested
 /usr/bin/chromium chromium" # on Ubuntu it is a snap: the page's tests in a browser are skipped there
 	fetched="$fetched
 sid ovmf-amdsev
@@ -60,8 +74,9 @@ $suite ovmf
 $suite linux-image-cloud-amd64"
 	;;
 debian13)
+	tested="$tested
+/usr/bin/chromium chromium"
 	installed="$installed
-/usr/bin/chromium chromium
 /usr/bin/grub-mkimage grub-common
 /usr/lib/grub/x86_64-efi/moddep.lst grub-efi-amd64-bin"
 	fetched="$fetched
@@ -78,6 +93,8 @@ $suite ovmf
 $suite linux-image-virtual"
 	;;
 esac
+
+[ -n "$demo" ] || installed="$installed$tested"
 
 missing_packages() {
 	printf '%s\n' "$installed" | while read -r file package; do
@@ -97,7 +114,7 @@ fetched_ok() {
 }
 
 missing=$(missing_packages | tr '\n' ' ')
-if [ "${1:-}" = --check ]; then
+if [ -n "$check" ]; then
 	rc=0
 	[ -z "$missing" ] || { say "not installed: $missing"; rc=1; }
 	fetched_ok || { say "not fetched into $dir: $(printf '%s\n' "$fetched" | awk '{printf "%s ", $2}')"; rc=1; }
