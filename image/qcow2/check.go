@@ -17,10 +17,13 @@ type Summary struct {
 // maxClusters bounds the map of used clusters to 128 MiB: 64 TiB of a usual image.
 const maxClusters = 1 << 30
 
-// Check looks at every table of the image: nothing may lie outside the file or be used twice,
-// and every reference count must say just that. Clusters that are counted but not used
+// Check looks at every table of an image, which must be a plain one such as a Writer makes: nothing
+// may lie outside the file or be used twice, and every reference count must say just that. Clusters that are counted but not used
 // (which a killed QEMU leaves behind) are refused too.
 func (r *Reader) Check(ctx context.Context) (*Summary, error) {
+	if r.header.odd != nil {
+		return nil, r.header.odd
+	}
 	total := (r.fileSize + r.cluster - 1) / r.cluster
 	if total > maxClusters {
 		return nil, unsupported("%d clusters", total)
@@ -55,6 +58,9 @@ func (r *Reader) mark(ctx context.Context, used *clusterMap, sum *Summary) error
 	if err := used.mark(int64(h.refcountOffset), int64(h.refcountClusters), "the reference count table"); err != nil {
 		return err
 	}
+	if _, err := r.readL1(true); err != nil {
+		return err
+	}
 	for i, table := range r.l1 {
 		if table == 0 {
 			continue
@@ -65,7 +71,7 @@ func (r *Reader) mark(ctx context.Context, used *clusterMap, sum *Summary) error
 		if err := used.mark(table, 1, "an L2 table"); err != nil {
 			return err
 		}
-		entries, err := r.table(i)
+		entries, err := r.readL2(i, true)
 		if err != nil {
 			return err
 		}
@@ -76,7 +82,7 @@ func (r *Reader) mark(ctx context.Context, used *clusterMap, sum *Summary) error
 			if err := used.mark(entry.host, 1, "data"); err != nil {
 				return err
 			}
-			if !entry.zero {
+			if entry.present != 0 {
 				sum.Allocated += r.cluster
 			}
 		}
