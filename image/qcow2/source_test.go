@@ -106,8 +106,8 @@ func TestReadsTheActiveState(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			image, raw := filepath.Join(dir, "disk.qcow2"), filepath.Join(dir, "disk.raw")
-			testtool.Output(t, qemuImg, "create", "-q", "-f", "qcow2", "-o", options, image, "1G")
-			testtool.Output(t, qemuIO, "-f", "qcow2", "-c", "write -P 1 0 4M", "-c", "write -P 2 900M 1M", image)
+			testtool.Output(t, qemuImg, "create", "-q", "-f", "qcow2", "-o", options, image, "64M")
+			testtool.Output(t, qemuIO, "-f", "qcow2", "-c", "write -P 1 0 4M", "-c", "write -P 2 60M 1M", image)
 			testtool.Output(t, qemuImg, "snapshot", "-c", "first", image)
 			testtool.Output(t, qemuIO, "-f", "qcow2", "-c", "write -P 3 1M 5k", "-c", "write -z 2M 70k", "-c", "discard 3M 512k", "-c", "write -P 4 8M 2k", image)
 			if name != "version 2" { // where QEMU does not resize with snapshots
