@@ -1,0 +1,73 @@
+package disk
+
+import (
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// mountTable is what an /etc/fstab mounts where (fstab(5)).
+type mountTable struct {
+	at map[string]string // device by folder; of several the last counts, which hides the others
+}
+
+func parseFstab(data []byte) *mountTable {
+	t := &mountTable{at: map[string]string{}}
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || fields[0][0] == '#' {
+			continue
+		}
+		t.at[path.Clean(unescape(fields[1]))] = unescape(fields[0])
+	}
+	return t
+}
+
+// unescape decodes \040 and the like.
+func unescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+4 <= len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// devicePart matches names that Linux gives a disk's partitions.
+var devicePart = regexp.MustCompile(`^/dev/(?:(?:sd|vd|hd|xvd)[a-z]+|(?:nvme\d+n|mmcblk|loop)\d+p)(\d+)$`)
+
+// named says whether fstab's name for a device is this volume's.
+func (v Volume) named(spec string) bool {
+	if kind, ok := strings.CutPrefix(spec, "/dev/disk/by-"); ok { // udev's links
+		if tag, value, ok := strings.Cut(kind, "/"); ok {
+			spec = strings.ToUpper(tag) + "=" + value
+		}
+	}
+	if m := devicePart.FindStringSubmatch(spec); m != nil {
+		number, err := strconv.Atoi(m[1])
+		return err == nil && number != 0 && number == v.Number
+	}
+	tag, value, ok := strings.Cut(spec, "=")
+	value = strings.Trim(value, `"'`)
+	if !ok || value == "" {
+		return false
+	}
+	switch tag {
+	case "UUID":
+		return strings.EqualFold(value, v.UUID)
+	case "LABEL":
+		return value == v.Label
+	case "PARTUUID":
+		return strings.EqualFold(value, v.ID)
+	case "PARTLABEL":
+		return value == v.Name
+	}
+	return false
+}
