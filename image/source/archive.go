@@ -25,10 +25,12 @@ func (s *archive) Walk(ctx context.Context, f WalkFunc) error {
 		return fmt.Errorf("read archive: %w", err)
 	}
 	defer file.Close()
-	return walkArchive(ctx, s.path, file, f)
+	return walkArchive(ctx, s.path, file, true, f)
 }
 
-func walkArchive(ctx context.Context, name string, file io.Reader, f WalkFunc) error {
+// walkArchive walks a tar archive, which may be compressed. One whose end is known in another way, as a
+// layer's by its digest, need not have an end mark: umoci writes none behind whiteouts.
+func walkArchive(ctx context.Context, name string, file io.Reader, marks bool, f WalkFunc) error {
 	r, done, err := decompress(file)
 	if err != nil {
 		return fmt.Errorf("read archive %s: %w", name, err)
@@ -41,7 +43,7 @@ func walkArchive(ctx context.Context, name string, file io.Reader, f WalkFunc) e
 			return err
 		}
 		h, err := t.Next()
-		if errors.Is(err, io.EOF) && in.ended {
+		if errors.Is(err, io.EOF) && in.ended && marks {
 			return fmt.Errorf("read archive %s: it was cut short, its end mark is missing: %w", name, io.ErrUnexpectedEOF)
 		} else if errors.Is(err, io.EOF) {
 			return nil

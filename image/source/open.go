@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
@@ -27,6 +28,9 @@ func Open(path string) (Source, error) {
 		return nil, err
 	}
 	switch {
+	case info.IsDir() && isLayout(path):
+		src, err := openOCI(&layoutFolder{path})
+		return named(path, src, err)
 	case info.IsDir():
 		return &folder{path}, nil
 	case isExt4(f):
@@ -42,7 +46,30 @@ func Open(path string) (Source, error) {
 	if !isTar(r) {
 		return nil, fmt.Errorf("%s: %w", path, ErrUnknown)
 	}
+	head, err := r.Peek(512)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	name := strings.TrimPrefix(strings.TrimRight(string(head[:100]), "\x00"), "./") // of the first entry
+	if name != layoutFile && name != indexFile && !strings.HasPrefix(name, "blobs/") {
+		name = ""
+	}
+	if raw := make([]byte, 6); name != "" {
+		if _, err := f.ReadAt(raw, 0); err == nil && compression(raw) != none {
+			return nil, fmt.Errorf("%s: %w: it is compressed as a whole: decompress it first", path, ErrOCI)
+		}
+	}
+	if src, err := openImageArchive(path, f); src != nil || err != nil {
+		return named(path, src, err)
+	}
 	return &archive{path}, nil
+}
+
+func named(path string, src Source, err error) (Source, error) {
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return src, nil
 }
 
 // isExt4 looks for the magic number of ext2, ext3 and ext4 (Linux Documentation/filesystems/ext4,
@@ -88,7 +115,8 @@ const zstdWindow = 128 << 20
 
 // decompress reads through the compression, if there is one. done frees what was taken.
 func decompress(f io.Reader) (r *bufio.Reader, done func(), err error) {
-	in := bufio.NewReaderSize(f, 1<<16)
+	packed := &counted{r: f}
+	in := bufio.NewReaderSize(packed, 1<<16)
 	head, err := in.Peek(6)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, err
@@ -112,5 +140,5 @@ func decompress(f io.Reader) (r *bufio.Reader, done func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return bufio.NewReaderSize(out, 1<<16), done, nil
+	return bufio.NewReaderSize(&expanding{r: out, in: packed, free: freeExpansion}, 1<<16), done, nil
 }

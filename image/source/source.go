@@ -1,7 +1,12 @@
-// Package source reads the root file system that an image is made from: a folder, or a
-// tar archive (plain, gzip, xz or zstd). Both become one walk over entries that can be
+// Package source reads the root file system that an image is made from: a folder, a
+// tar archive (plain, gzip, xz or zstd), or a container image (an OCI layout, as a folder or
+// archive, or what `docker save` wrote). All become one walk over entries that can be
 // repeated, with all that a file system keeps: owners, modes, times, symbolic and hard
 // links, devices and extended attributes. Nothing is unpacked and nothing needs root.
+//
+// A container image's layers are laid over each other, whiteouts applied. Their digests are compared while they
+// are read, so what Walk gave counts only once Walk has returned nil. An archive that expands
+// like a bomb gives ErrBomb.
 //
 // Paths are absolute within the root ("/boot/vmlinuz"; the root itself is "/") and clean:
 // no empty, "." or ".." element. An archive that names a path with ".." is refused.
@@ -22,7 +27,7 @@ import (
 
 // Errors that callers tell apart. What Walk's callback returns comes back wrapped too.
 var (
-	ErrUnknown = errors.New("neither a folder, a tar archive (plain, gzip, xz, zstd) nor an ext4 image")
+	ErrUnknown = errors.New("neither a folder, a tar archive (plain, gzip, xz, zstd), a container image nor an ext4 image")
 	ErrExt4    = errors.New("an ext4 image, which has no entries to walk") // Open's answer for such a file
 	ErrPath    = errors.New("unsafe path")
 	ErrEntry   = errors.New("entry cannot be kept") // a kind of file or attribute that the image could not hold
