@@ -52,6 +52,11 @@ tested='
 /sbin/cryptsetup cryptsetup-bin
 /sbin/e2fsck e2fsprogs
 /sbin/sgdisk gdisk
+/sbin/sfdisk fdisk
+/sbin/mkfs.vfat dosfstools
+/usr/bin/mcopy mtools
+/sbin/mkfs.xfs xfsprogs
+/sbin/mkfs.btrfs btrfs-progs
 /usr/bin/setfattr attr
 /usr/bin/xz xz-utils
 /usr/bin/cpio cpio

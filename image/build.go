@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/sealboot/sealboot/image/disk"
 	"github.com/sealboot/sealboot/image/ext4"
 	"github.com/sealboot/sealboot/image/gpt"
 	"github.com/sealboot/sealboot/image/qcow2"
@@ -158,11 +159,18 @@ func (b *builder) writePayload(ctx context.Context, disk *qcow2.Writer, cipher *
 
 // openContent recognizes the source.
 func openContent(spec Spec) (content, error) {
-	src, err := source.Open(spec.Source)
-	if errors.Is(err, source.ErrExt4) {
-		return openFileSystem(spec)
+	src, err := source.OpenWith(spec.Source, spec.Kernels...)
+	if errors.Is(err, source.ErrExt4) || errors.Is(err, source.ErrUnknown) {
+		content, wrong := openFileSystem(spec)
+		if errors.Is(wrong, disk.ErrNoDisk) {
+			return nil, err
+		}
+		return content, wrong
 	} else if err != nil {
 		return nil, err
+	}
+	if spec.RootPartition != 0 {
+		return nil, fmt.Errorf("%w: %s has no partitions", ErrSource, spec.Source)
 	}
 	if spec.AllRoot {
 		src = source.AllRoot(src)
@@ -177,7 +185,7 @@ func openContent(spec Spec) (content, error) {
 
 const smallestTree = 8 * mib // the smallest file system that ext4.NewWriter makes, with a journal
 
-// tree is a folder or an archive, for which a file system is made.
+// tree is a folder, an archive or a container image, for which a file system is made.
 type tree struct{ src source.Source }
 
 func (t *tree) close() error { return nil }

@@ -73,6 +73,37 @@ func build(t testing.TB, spec Spec, random io.Reader) (string, *Result, error) {
 	return out.Name(), result, err
 }
 
+// TestBuildFromContainer lays a kernel over a container image that has /lib in /usr, and looks for both in the disk.
+func TestBuildFromContainer(t *testing.T) {
+	kernel := t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(kernel, "boot"), 0o755), os.MkdirAll(filepath.Join(kernel, "lib/modules/6.1"), 0o755),
+		os.WriteFile(filepath.Join(kernel, "boot/vmlinuz-6.1"), []byte("kernel"), 0o644), os.WriteFile(filepath.Join(kernel, "lib/modules/6.1/modules.dep"), []byte("x"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	image, made, err := build(t, Spec{Source: filepath.Join("source", "testdata", "oci"), Size: 64 << 20, Kernels: []string{kernel}, Files: []File{{Path: "/boot/added", Content: []byte("added")}}}, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := verify(t, data, passphrase, Expected{ContentDigest: &made.ContentDigest}); err != nil {
+		t.Error(err)
+	}
+	dir := filepath.Dir(image)
+	raw, partition := filepath.Join(dir, "raw"), filepath.Join(dir, "partition")
+	testtool.Output(t, testtool.Program(t, "qemu-img"), "convert", "-O", "raw", image, raw)
+	cut(t, raw, partition, partitionStart, made.DiskSize-2<<20)
+	plain := decrypt(t, partition)
+	testtool.Output(t, testtool.Program(t, "e2fsck"), "-fn", plain)
+	for name, want := range map[string]string{"/etc/new": "new", "/usr/lib/modules/6.1/modules.dep": "x", "/boot/vmlinuz-6.1": "kernel", "/boot/added": "added", "/etc/old": ""} {
+		if got := testtool.Output(t, testtool.Program(t, "debugfs"), "-R", "cat "+name, plain); got != want {
+			t.Errorf("%s holds %q, want %q", name, got, want)
+		}
+	}
+}
+
 // TestOthersReadTheDisk takes a disk apart with qemu-img, sgdisk, GRUB, cryptsetup and e2fsck.
 func TestOthersReadTheDisk(t *testing.T) {
 	qemuImg, sgdisk := testtool.Program(t, "qemu-img"), testtool.Program(t, "sgdisk")

@@ -5,57 +5,78 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
+	"github.com/sealboot/sealboot/image/disk"
 	"github.com/sealboot/sealboot/image/ext4"
 )
 
-// fileSystem is an ext4 image that is copied block by block, as far as its blocks are in use.
+// fileSystem is an ext4 file system, on a disk or in an image of its own, that is copied block by
+// block, as far as its blocks are in use. A block in use that the image leaves out is written too, as
+// zeros: qemu-img and cp leave out zeros that are some file's content.
 type fileSystem struct {
-	file *os.File
+	disk *disk.Disk
+	name string // for errors
+	root io.ReaderAt
 	size int64
 	fs   *ext4.Reader
 }
 
-// openFileSystem opens an ext4 image and looks whether GRUB can read it.
+// openFileSystem opens a disk image or an ext4 image and looks whether GRUB can read the root's file system.
 func openFileSystem(spec Spec) (content, error) {
-	if len(spec.Files) > 0 {
-		return nil, fmt.Errorf("%w: files cannot be added to %s, which is an ext4 image: give a folder or a tar archive", ErrSource, spec.Source)
+	refuse := func(format string, args ...any) (content, error) {
+		return nil, fmt.Errorf("%w: "+format, append([]any{ErrSource}, args...)...)
 	}
-	if spec.AllRoot {
-		return nil, fmt.Errorf("%w: owners cannot be changed in %s, which is an ext4 image", ErrSource, spec.Source)
-	}
-	f, err := os.Open(spec.Source)
+	d, err := disk.Open(spec.Source)
 	if err != nil {
 		return nil, err
 	}
-	fs, err := openExt4(f)
-	if err != nil {
-		f.Close()
-		return nil, err
+	s, err := openRoot(d, spec)
+	switch {
+	case err != nil:
+	case len(spec.Files) > 0 || len(spec.Kernels) > 0:
+		_, err = refuse("files cannot be added to %s, which is a disk or ext4 image: give a folder or a tar archive", spec.Source)
+	case spec.AllRoot:
+		_, err = refuse("owners cannot be changed in %s, which is a disk or ext4 image", spec.Source)
+	default:
+		return s, nil
 	}
-	facts := fs.Facts()
-	return &fileSystem{file: f, size: int64(facts.Blocks) * int64(facts.BlockSize), fs: fs}, nil
+	d.Close()
+	return nil, err
 }
 
-func openExt4(f *os.File) (*ext4.Reader, error) {
-	info, err := f.Stat()
+func openRoot(d *disk.Disk, spec Spec) (*fileSystem, error) {
+	system, err := d.System(spec.RootPartition)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", spec.Source, err)
 	}
-	fs, err := ext4.Open(f, info.Size())
+	root := system.Root
+	if !root.FileSystem.Ext() {
+		return nil, fmt.Errorf("%w: the root of %s is %v; only ext4 is taken as it is", ErrSource, spec.Source, root)
+	}
+	for _, m := range system.Mounts {
+		if m.Listed || m.Path == "/boot" {
+			return nil, fmt.Errorf("%w: %s has its %s on %v, and that cannot be put into the root: move it there inside the system, and take it out of /etc/fstab", ErrSource, spec.Source, m.Path, m.Volume)
+		}
+	}
+	s := &fileSystem{disk: d, name: spec.Source, root: d.Section(root)}
+	if root.Number != 0 {
+		s.name = fmt.Sprintf("partition %d of %s", root.Number, spec.Source)
+	}
+	fs, err := ext4.Open(s.root, root.Size)
 	if unknown := (*ext4.UnsupportedError)(nil); errors.As(err, &unknown) {
-		return nil, &FeatureError{Features: unknown.Features, Image: f.Name()}
+		return nil, &FeatureError{Features: unknown.Features, Image: spec.Source, Partition: root.Number}
 	} else if err != nil {
-		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
+		return nil, fmt.Errorf("read %s: %w", s.name, err)
 	}
 	if bad := fs.UnreadableByGRUB(); len(bad) > 0 {
-		return nil, &FeatureError{Features: bad, Image: f.Name()}
+		return nil, &FeatureError{Features: bad, Image: spec.Source, Partition: root.Number}
 	}
-	return fs, nil
+	facts := fs.Facts()
+	s.fs, s.size = fs, int64(facts.Blocks)*int64(facts.BlockSize)
+	return s, nil
 }
 
-func (s *fileSystem) close() error { return s.file.Close() }
+func (s *fileSystem) close() error { return s.disk.Close() }
 
 func (s *fileSystem) diskSize(_ context.Context, spec Spec) (int64, error) {
 	needed := diskSize(s.size, spec.LUKS.DataOffset)
@@ -70,7 +91,7 @@ func (s *fileSystem) diskSize(_ context.Context, spec Spec) (int64, error) {
 
 func (s *fileSystem) write(ctx context.Context, _ Spec, _ string, out io.WriterAt, _ int64, report func(int64)) error {
 	if _, err := s.fs.Check(ctx, nil); err != nil {
-		return fmt.Errorf("read %s: %w", s.file.Name(), err)
+		return fmt.Errorf("read %s: %w", s.name, err)
 	}
 	total := int64(0)
 	if err := s.fs.Allocated(func(_, n int64) error { total += n; return nil }); err != nil {
@@ -81,11 +102,11 @@ func (s *fileSystem) write(ctx context.Context, _ Spec, _ string, out io.WriterA
 		for n > 0 {
 			report(total)
 			part := buf[:min(n, chunkSize-off%chunkSize)]
-			if k, err := s.file.ReadAt(part, off); k < len(part) {
+			if k, err := s.root.ReadAt(part, off); k < len(part) {
 				if errors.Is(err, io.EOF) {
 					err = io.ErrUnexpectedEOF
 				}
-				return fmt.Errorf("read %s at %d: %w", s.file.Name(), off, err)
+				return fmt.Errorf("read %s at %d: %w", s.name, off, err)
 			}
 			if _, err := out.WriteAt(part, off); err != nil {
 				return err

@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/sealboot/sealboot/image/disk"
 	"github.com/sealboot/sealboot/image/ext4"
+	"github.com/sealboot/sealboot/image/partition"
+	"github.com/sealboot/sealboot/image/qcow2"
 	"github.com/sealboot/sealboot/internal/testtool"
 )
 
@@ -132,4 +137,127 @@ func TestFileSystemOfUnwrittenBlocks(t *testing.T) {
 	if _, err := verify(t, data, passphrase, Expected{}); err != nil {
 		t.Error(err)
 	}
+}
+
+// partitioned makes a disk with an ext4 image on its first partition, and a second partition. A line is what sfdisk
+// takes for the first one.
+func partitioned(t testing.TB, ext4Image, label, line string) string {
+	t.Helper()
+	data, err := os.ReadFile(ext4Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "disk.raw")
+	if err := errors.Join(os.WriteFile(path, append(make([]byte, mib), data...), 0o600), os.Truncate(path, int64(len(data))+4*mib)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(testtool.Program(t, "sfdisk"), "-q", path)
+	cmd.Stdin = strings.NewReader(fmt.Sprintf("label: %s\nstart=2048, size=%d, %s\nsize=1M, type=L\n", label, len(data)/512, line))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("sfdisk: %v\n%s", err, out)
+	}
+	return path
+}
+
+// TestBuildFromDisk takes the root from disks of several kinds: its content is that of the file system alone.
+func TestBuildFromDisk(t *testing.T) {
+	bare := fileSystemImage(t, "-O", readable)
+	_, want, err := build(t, Spec{Source: bare}, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gpt, mbr := partitioned(t, bare, "gpt", "type="+RootType.String()), partitioned(t, bare, "dos", "type=83")
+	sources := map[string]string{"GPT": gpt, "MBR": mbr}
+	for name, options := range map[string][]string{"QCOW2": nil, "compressed": {"-c"}, "version 2": {"-o", "compat=0.10"}} {
+		path := filepath.Join(t.TempDir(), "source")
+		testtool.Output(t, testtool.Program(t, "qemu-img"), append(append([]string{"convert", "-f", "raw", "-O", "qcow2"}, options...), gpt, path)...)
+		sources[name] = path
+	}
+	sources["bare in QCOW2"] = filepath.Join(t.TempDir(), "source")
+	testtool.Output(t, testtool.Program(t, "qemu-img"), "convert", "-f", "raw", "-O", "qcow2", bare, sources["bare in QCOW2"])
+	for name, path := range sources {
+		image, made, err := build(t, Spec{Source: path}, rand.Reader)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if made.ContentDigest != want.ContentDigest || made.PayloadSize != want.PayloadSize {
+			t.Errorf("%s: made %+v, want the content of %+v", name, made, want)
+		}
+		data, err := os.ReadFile(image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verify(t, data, passphrase, Expected{ContentDigest: &want.ContentDigest}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, made, err := build(t, Spec{Source: mbr, RootPartition: 1}, rand.Reader); err != nil || made.ContentDigest != want.ContentDigest {
+		t.Errorf("by number: %+v, %v", made, err)
+	}
+}
+
+func TestDiskRefused(t *testing.T) {
+	gpt := partitioned(t, fileSystemImage(t, "-O", readable), "gpt", "type="+RootType.String())
+	if _, _, err := build(t, Spec{Source: gpt}, rand.Reader); err != nil {
+		t.Fatalf("the good disk: %v", err)
+	}
+	for name, c := range map[string]struct {
+		spec Spec
+		want error
+	}{
+		"files":        {Spec{Source: gpt, Files: []File{{Path: "/x"}}}, ErrSource},
+		"kernels":      {Spec{Source: gpt, Kernels: []string{t.TempDir()}}, ErrSource},
+		"owners":       {Spec{Source: gpt, AllRoot: true}, ErrSource},
+		"no such":      {Spec{Source: gpt, RootPartition: 9}, disk.ErrNoRoot},
+		"not a root":   {Spec{Source: gpt, RootPartition: 2}, disk.ErrNoRoot},
+		"a folder's":   {Spec{Source: t.TempDir(), RootPartition: 1, Size: 64 * mib}, ErrSource},
+		"negative":     {Spec{Source: gpt, RootPartition: -1}, ErrSource},
+		"MBR only":     {Spec{Source: cutTo(t, gpt, 2*mib)}, partition.ErrDamaged},
+		"backing file": {Spec{Source: overlaid(t, gpt)}, qcow2.ErrUnsupported},
+	} {
+		if _, made, err := build(t, c.spec, rand.Reader); made != nil || !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	var features *FeatureError
+	path := partitioned(t, fileSystemImage(t, "-O", "inline_data"), "dos", "type=83")
+	if _, _, err := build(t, Spec{Source: path, RootPartition: 1}, rand.Reader); !errors.As(err, &features) || features.Partition != 1 || !strings.Contains(err.Error(), "partition 1 of "+path) {
+		t.Errorf("features GRUB cannot read: %v", err)
+	}
+}
+
+// TestSeparateBootRefused has a /boot of its own, which would be missing from the root.
+func TestSeparateBootRefused(t *testing.T) {
+	root := fileSystemImage(t, "-O", readable)
+	fstab := filepath.Join(t.TempDir(), "fstab")
+	if err := os.WriteFile(fstab, []byte("/dev/sda2 /boot ext4 defaults 0 2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testtool.Output(t, testtool.Program(t, "debugfs"), "-w", "-R", "write "+fstab+" /etc/fstab", root)
+	path := partitioned(t, root, "gpt", "type="+RootType.String())
+	_, _, err := build(t, Spec{Source: path}, rand.Reader)
+	if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "/boot") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func cutTo(t testing.TB, path string, size int64) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := filepath.Join(t.TempDir(), "short")
+	if err := os.WriteFile(short, data[:size], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return short
+}
+
+func overlaid(t testing.TB, path string) string {
+	t.Helper()
+	over := filepath.Join(t.TempDir(), "over.qcow2")
+	testtool.Output(t, testtool.Program(t, "qemu-img"), "create", "-q", "-f", "qcow2", "-b", path, "-F", "raw", over)
+	return over
 }

@@ -1,5 +1,5 @@
-// Package image makes encrypted disks and checks them: a tree of files, or a bare ext4 file
-// system, becomes GPT + LUKS2 + ext4 in a QCOW2 image, without root, loop devices or device-mapper.
+// Package image makes encrypted disks and checks them: a tree of files, or the ext4 root file
+// system of a disk image, becomes GPT + LUKS2 + ext4 in a QCOW2 image, without root, loop devices or device-mapper.
 //
 // Everything streams: the file system is laid out while its source is read, its blocks are
 // encrypted by several goroutines, and only blocks that the file system uses are written. Memory is
@@ -43,11 +43,15 @@ type File = source.File
 
 // Spec says what disk to make.
 type Spec struct {
-	Source string    // path of a folder, a tar archive or an ext4 image
-	Size   int64     // of the disk, in bytes; 0 for an ext4 image: just enough
+	Source string    // path of a folder, a tar archive, a container image, a disk image or an ext4 image
+	Size   int64     // of the disk, in bytes; 0 for a disk or ext4 image: just enough
 	LUKS   luks.Spec // zero values are luks's defaults, but KDF's is luks.MinimalPBKDF2, which GRUB 2.12 opens
-	Files  []File    // added to a folder or archive
-	// AllRoot gives every entry of a folder or archive to root.
+	Files  []File    // added to a tree of files: a folder, an archive or a container image
+	// Kernels are paths of Debian packages, folders and archives whose kernels are added to a tree.
+	Kernels []string
+	// RootPartition is the number of a disk image's partition with the root; 0: find it.
+	RootPartition int
+	// AllRoot gives every entry of a tree to root.
 	AllRoot bool
 	Label   string // of the ext4 file system that is made; at most 16 bytes
 
@@ -82,16 +86,21 @@ func (e *SizeError) Error() string {
 // FeatureError says that an ext4 image has features that GRUB 2.12 cannot read, or that nobody
 // here can judge.
 type FeatureError struct {
-	Features []string // as tune2fs and dumpe2fs name them
-	Image    string   // path of the ext4 image
+	Features  []string // as tune2fs and dumpe2fs name them
+	Image     string   // path of the ext4 or disk image
+	Partition int      // of the disk image; 0: the image is an ext4 file system and nothing else
 }
 
 func (e *FeatureError) Error() string {
+	if e.Partition != 0 {
+		return fmt.Sprintf("partition %d of %s has features that cannot be booted from: %s; turn them off there with tune2fs (and e2fsck -f), or, where tune2fs cannot, give a folder or a tar archive",
+			e.Partition, e.Image, strings.Join(e.Features, ", "))
+	}
 	return fmt.Sprintf("%s has features that cannot be booted from: %s; turn them off with %s (and e2fsck -f), or, where tune2fs cannot, give a folder or a tar archive",
 		e.Image, strings.Join(e.Features, ", "), e.Command())
 }
 
-// Command is the call that turns the features off.
+// Command is the call that turns the features off in an ext4 image.
 func (e *FeatureError) Command() string {
 	return "tune2fs -O ^" + strings.Join(e.Features, ",^") + " " + e.Image
 }
@@ -101,6 +110,9 @@ func (s Spec) Validate() error {
 	s = s.withDefaults()
 	if s.Source == "" {
 		return fmt.Errorf("%w: none is named", ErrSource)
+	}
+	if s.RootPartition < 0 {
+		return fmt.Errorf("%w: there is no partition %d", ErrSource, s.RootPartition)
 	}
 	if s.Size < 0 || s.Size%gpt.SectorSize != 0 {
 		return fmt.Errorf("a disk of %d bytes: want a multiple of %d", s.Size, gpt.SectorSize)

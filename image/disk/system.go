@@ -31,7 +31,8 @@ type System struct {
 // Mount is a volume and the folder of the root where it belongs.
 type Mount struct {
 	Volume
-	Path string
+	Path   string
+	Listed bool // in the root's /etc/fstab
 }
 
 // AmbiguousError says that several volumes may be what was looked for.
@@ -163,7 +164,7 @@ func one(found []Volume, path, what string) (*Mount, error) {
 	case 0:
 		return nil, nil
 	case 1:
-		return &Mount{found[0], path}, nil
+		return &Mount{found[0], path, false}, nil
 	}
 	return nil, &AmbiguousError{what, found, "name it in the root's /etc/fstab"}
 }
@@ -195,7 +196,7 @@ func (d *Disk) mounted(root Volume, fstab *mountTable, path string) (*Mount, err
 	found := d.only(func(v Volume) bool { return v.named(spec) })
 	switch {
 	case len(found) == 1 && found[0].Number != root.Number:
-		return &Mount{found[0], path}, nil
+		return &Mount{found[0], path, true}, nil
 	case len(found) > 1:
 		return nil, &AmbiguousError{fmt.Sprintf("%s, which the root's /etc/fstab mounts at %s", spec, path), found, "name it by UUID= there"}
 	}

@@ -20,6 +20,23 @@ func Overlay(base Source, more ...Source) Source {
 	return m
 }
 
+// OpenWith is Open, with kernels laid over what it gives.
+func OpenWith(path string, kernels ...string) (Source, error) {
+	src, err := Open(path)
+	if err != nil || len(kernels) == 0 {
+		return src, err
+	}
+	var more []Source
+	for _, path := range kernels {
+		k, err := Kernel(path)
+		if err != nil {
+			return nil, fmt.Errorf("kernel: %w", err)
+		}
+		more = append(more, k)
+	}
+	return Overlay(src, more...), nil
+}
+
 // kernelFolders are what Kernel takes.
 var kernelFolders = []string{"/boot/", "/lib/modules/", "/usr/lib/modules/"}
 

@@ -27,7 +27,7 @@ import (
 
 // Errors that callers tell apart. What Walk's callback returns comes back wrapped too.
 var (
-	ErrUnknown = errors.New("neither a folder, a tar archive (plain, gzip, xz, zstd), a container image nor an ext4 image")
+	ErrUnknown = errors.New("neither a folder, a tar archive (plain, gzip, xz, zstd), a container image nor a disk image")
 	ErrExt4    = errors.New("an ext4 image, which has no entries to walk") // Open's answer for such a file
 	ErrPath    = errors.New("unsafe path")
 	ErrEntry   = errors.New("entry cannot be kept") // a kind of file or attribute that the image could not hold
