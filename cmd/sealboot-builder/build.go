@@ -18,6 +18,7 @@ import (
 
 	"github.com/sealboot/sealboot/grub"
 	"github.com/sealboot/sealboot/image"
+	"github.com/sealboot/sealboot/image/disk"
 	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/initramfs"
 	"github.com/sealboot/sealboot/internal/atomicfile"
@@ -43,6 +44,7 @@ type buildFlags struct {
 	appended, label          string
 	vcpus, vcpuType          string
 	profiles                 string
+	kernels                  []string
 	allRoot, asJSON          bool
 }
 
@@ -51,8 +53,9 @@ func (a *app) buildCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build --source PATH --size SIZE --output DIR",
 		Short: "Make an encrypted disk, the firmware that unlocks it, and their boot record",
-		Long: `build takes a root file system, as a folder or a tar archive, with a kernel under /boot as
-distributions name it (vmlinuz-VERSION) and its modules under /lib/modules, and makes in DIR:
+		Long: `build takes a root file system, as a folder, a tar archive or a container image, with a kernel under /boot
+as distributions name it (vmlinuz-VERSION) and its modules under /lib/modules, both of which may come from
+--kernel, and makes in DIR:
 
   disk.qcow2    the encrypted disk, for the host
   firmware.fd   OVMF with GRUB inside, for the host
@@ -70,7 +73,8 @@ built for AMD SEV are: those under --tools, laid out as the root of a file syste
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.build(cmd.Context(), f) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.source, "source", "", "root file system: a folder or a tar archive")
+	flags.StringVar(&f.source, "source", "", "root file system: a folder, a tar archive or a container image (OCI layout or archive)")
+	flags.StringArrayVar(&f.kernels, "kernel", nil, "add the kernel and modules of this Debian package, folder or archive; may be repeated")
 	flags.StringVar(&f.output, "output", "", "folder for what is made; it is created")
 	flags.Var(&f.size, "size", "size of the disk, as 4G or 512M")
 	flags.StringVar(&f.keyFile, "key-file", "", "use this passphrase, - for standard input (default: 256 random bits)")
@@ -164,9 +168,11 @@ func (a *app) newBuild(f buildFlags) (*buildRun, error) {
 			return nil, err
 		}
 	}
-	if b.source, err = source.Open(f.source); errors.Is(err, source.ErrExt4) {
-		return nil, fmt.Errorf("%s is an ext4 image: build has to add the guest's agent, which needs a folder or an archive", f.source)
-	} else if err != nil {
+	if b.source, err = source.OpenWith(f.source, f.kernels...); err != nil {
+		if d, wrong := disk.Open(f.source); wrong == nil {
+			d.Close()
+			return nil, fmt.Errorf("%s is a disk or ext4 image: build has to add the guest's agent, which needs a folder, an archive or a container image", f.source)
+		}
 		return nil, err
 	}
 	if info, err := os.Stat(f.source); err == nil && info.IsDir() && os.Geteuid() != 0 && !f.allRoot {
@@ -283,7 +289,7 @@ func (b *buildRun) disk(ctx context.Context, files []image.File) (*image.Result,
 	if err != nil {
 		return nil, err
 	}
-	spec := image.Spec{Source: b.flags.source, Size: int64(b.flags.size), Files: files, Label: b.flags.label, AllRoot: b.flags.allRoot, Time: made}
+	spec := image.Spec{Source: b.flags.source, Size: int64(b.flags.size), Kernels: b.flags.kernels, Files: files, Label: b.flags.label, AllRoot: b.flags.allRoot, Time: made}
 	spec.LUKS.KDF = b.app.kdfFor(b.passphrase, 0)
 	result, err := b.app.buildImage(ctx, spec, b.passphrase, path)
 	if err == nil {

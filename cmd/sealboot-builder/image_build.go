@@ -48,10 +48,11 @@ func (a *app) imageBuildCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "build --source PATH --key-file FILE --size SIZE --output FILE",
-		Short: "Make an encrypted disk from a folder, a tar archive or an ext4 image",
+		Short: "Make an encrypted disk from a folder, an archive, a container image or a disk image",
 		Long: `build makes a QCOW2 disk with one LUKS2 partition, and in it the ext4 file system
-that the folder or archive describes, with owners, modes, times, links, devices and extended
-attributes; or the given ext4 image as it is. It needs neither root nor loop devices, and writes only
+that the folder, archive or container image (an OCI layout or archive, for linux/amd64) describes,
+with owners, modes, times, links, devices and extended attributes; or the root's ext4 file system of a
+disk image, raw or QCOW2, or an ext4 image, block for block as it is. It needs neither root nor loop devices, and writes only
 what is in use. The output appears when it is whole.
 
 The key file's exact bytes are the passphrase. GRUB opens the disk with it, so its key slot is
@@ -93,9 +94,11 @@ With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, wri
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&spec.Source, "source", "", "folder, tar archive (plain, gzip, xz, zstd) or ext4 image")
+	flags.StringVar(&spec.Source, "source", "", "folder, tar archive (plain, gzip, xz, zstd), container image, disk image (raw, QCOW2) or ext4 image")
+	flags.IntVar(&spec.RootPartition, "root-partition", 0, "number of a disk image's partition that is the root (default: found by type, label or content)")
+	flags.StringArrayVar(&spec.Kernels, "kernel", nil, "add the kernel and modules of this Debian package, folder or archive to a tree of files; may be repeated")
 	flags.StringVar(&keyFile, "key-file", "", "file with the passphrase (- for standard input)")
-	flags.Var(&size, "size", "size of the disk, as 4G; may be left out for an ext4 image")
+	flags.Var(&size, "size", "size of the disk, as 4G; may be left out for a disk or ext4 image")
 	flags.StringVar(&output, "output", "", "disk image to write")
 	flags.StringVar(&spec.Label, "label", "", "label of the ext4 file system that is made")
 	flags.BoolVar(&spec.AllRoot, "all-root", false, "give every file to root, as for a folder that an ordinary user unpacked")
