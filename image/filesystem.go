@@ -98,7 +98,7 @@ func (s *fileSystem) write(ctx context.Context, _ Spec, _ string, out io.WriterA
 		return err
 	}
 	buf := make([]byte, chunkSize)
-	return s.fs.Allocated(func(off, n int64) error {
+	err := s.fs.Allocated(func(off, n int64) error {
 		for n > 0 {
 			report(total)
 			part := buf[:min(n, chunkSize-off%chunkSize)]
@@ -115,4 +115,8 @@ func (s *fileSystem) write(ctx context.Context, _ Spec, _ string, out io.WriterA
 		}
 		return ctx.Err()
 	})
+	if err != nil {
+		return err
+	}
+	return s.disk.Unchanged()
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sealboot/sealboot/image/partition"
 	"github.com/sealboot/sealboot/image/qcow2"
+	"github.com/sealboot/sealboot/image/source"
 )
 
 // Errors that callers tell apart.
@@ -60,6 +61,7 @@ type Disk struct {
 	Volumes []Volume
 
 	file  *os.File
+	info  os.FileInfo // when it was opened
 	image io.ReaderAt
 	runs  func(use func(off, n int64) error) error // what the container does not leave out
 }
@@ -90,7 +92,7 @@ func open(f *os.File) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Disk{Format: "raw", Size: size, file: f, image: f}
+	d := &Disk{Format: "raw", Size: size, file: f, info: info, image: f}
 	d.runs = func(use func(off, n int64) error) error { return dataRuns(f, size, use) }
 	q, err := qcow2.Open(f, size)
 	if err == nil {
@@ -132,6 +134,18 @@ func (d *Disk) look() error {
 
 // Close closes the image's file.
 func (d *Disk) Close() error { return d.file.Close() }
+
+// Unchanged says whether the image's file is as it was when it was opened, by size and time; if not, ErrChanged.
+func (d *Disk) Unchanged() error {
+	info, err := d.file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != d.info.Size() || !info.ModTime().Equal(d.info.ModTime()) {
+		return fmt.Errorf("%s: %w: shut the machine that uses it down first", d.file.Name(), source.ErrChanged)
+	}
+	return nil
+}
 
 // Section gives a volume's bytes.
 func (d *Disk) Section(v Volume) *io.SectionReader {

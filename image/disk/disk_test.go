@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/internal/testtool"
@@ -262,6 +263,23 @@ func TestReadsInPlace(t *testing.T) {
 		if err != nil || held == 0 || held == s.Root.Size || !bytes.Equal(content, make([]byte, len(content))) {
 			t.Errorf("%s: %d of %d bytes are held, %v; what is not has data", format, held, s.Root.Size, err)
 		}
+	}
+}
+
+func TestUnchanged(t *testing.T) {
+	path := made(t, "gpt", part{rootGPT, ext(t, "", rootFiles)})
+	d, _, err := system(t, path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Unchanged(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chtimes(path, time.Time{}, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Unchanged(); !errors.Is(err, source.ErrChanged) {
+		t.Errorf("got %v", err)
 	}
 }
 
