@@ -43,7 +43,7 @@ func Build(ctx context.Context, spec Spec, passphrase []byte, out *os.File, rand
 	} else if !info.Mode().IsRegular() || info.Size() != 0 {
 		return nil, fmt.Errorf("%s is not an empty file", out.Name())
 	}
-	content, err := openContent(spec)
+	content, err := openContent(ctx, spec, out.Name())
 	if err != nil {
 		return nil, err
 	}
@@ -158,10 +158,10 @@ func (b *builder) writePayload(ctx context.Context, disk *qcow2.Writer, cipher *
 }
 
 // openContent recognizes the source.
-func openContent(spec Spec) (content, error) {
+func openContent(ctx context.Context, spec Spec, out string) (content, error) {
 	src, err := source.OpenWith(spec.Source, spec.Kernels...)
 	if errors.Is(err, source.ErrExt4) || errors.Is(err, source.ErrUnknown) {
-		content, wrong := openFileSystem(spec)
+		content, wrong := openFileSystem(ctx, spec, out)
 		if errors.Is(wrong, disk.ErrNoDisk) {
 			return nil, err
 		}

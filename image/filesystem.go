@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/sealboot/sealboot/image/disk"
 	"github.com/sealboot/sealboot/image/ext4"
@@ -15,68 +16,71 @@ import (
 // zeros: qemu-img and cp leave out zeros that are some file's content.
 type fileSystem struct {
 	disk *disk.Disk
-	name string // for errors
-	root io.ReaderAt
+	name string      // for errors
+	root io.ReaderAt // the file system's bytes, as changed
 	size int64
-	fs   *ext4.Reader
+
+	scratch *os.File // what was changed; nil: nothing
+	fs      *ext4.Reader
 }
 
 // openFileSystem opens a disk image or an ext4 image and looks whether GRUB can read the root's file system.
-func openFileSystem(spec Spec) (content, error) {
-	refuse := func(format string, args ...any) (content, error) {
-		return nil, fmt.Errorf("%w: "+format, append([]any{ErrSource}, args...)...)
-	}
+// Where something is put into it, out's folder has room for that.
+func openFileSystem(ctx context.Context, spec Spec, out string) (content, error) {
 	d, err := disk.Open(spec.Source)
 	if err != nil {
 		return nil, err
 	}
-	s, err := openRoot(d, spec)
-	switch {
-	case err != nil:
-	case len(spec.Files) > 0 || len(spec.Kernels) > 0:
-		_, err = refuse("files cannot be added to %s, which is a disk or ext4 image: give a folder or a tar archive", spec.Source)
-	case spec.AllRoot:
-		_, err = refuse("owners cannot be changed in %s, which is a disk or ext4 image", spec.Source)
-	default:
-		return s, nil
+	s := &fileSystem{disk: d, name: spec.Source}
+	if err := s.open(ctx, spec, out); err != nil {
+		s.close()
+		return nil, err
 	}
-	d.Close()
-	return nil, err
-}
-
-func openRoot(d *disk.Disk, spec Spec) (*fileSystem, error) {
-	system, err := d.System(spec.RootPartition)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", spec.Source, err)
-	}
-	root := system.Root
-	if !root.FileSystem.Ext() {
-		return nil, fmt.Errorf("%w: the root of %s is %v; only ext4 is taken as it is", ErrSource, spec.Source, root)
-	}
-	for _, m := range system.Mounts {
-		if m.Listed || m.Path == "/boot" {
-			return nil, fmt.Errorf("%w: %s has its %s on %v, and that cannot be put into the root: move it there inside the system, and take it out of /etc/fstab", ErrSource, spec.Source, m.Path, m.Volume)
-		}
-	}
-	s := &fileSystem{disk: d, name: spec.Source, root: d.Section(root)}
-	if root.Number != 0 {
-		s.name = fmt.Sprintf("partition %d of %s", root.Number, spec.Source)
-	}
-	fs, err := ext4.Open(s.root, root.Size)
-	if unknown := (*ext4.UnsupportedError)(nil); errors.As(err, &unknown) {
-		return nil, &FeatureError{Features: unknown.Features, Image: spec.Source, Partition: root.Number}
-	} else if err != nil {
-		return nil, fmt.Errorf("read %s: %w", s.name, err)
-	}
-	if bad := fs.UnreadableByGRUB(); len(bad) > 0 {
-		return nil, &FeatureError{Features: bad, Image: spec.Source, Partition: root.Number}
-	}
-	facts := fs.Facts()
-	s.fs, s.size = fs, int64(facts.Blocks)*int64(facts.BlockSize)
 	return s, nil
 }
 
-func (s *fileSystem) close() error { return s.disk.Close() }
+func (s *fileSystem) open(ctx context.Context, spec Spec, out string) error {
+	if spec.AllRoot {
+		return fmt.Errorf("%w: owners cannot be changed in %s, which is a disk or ext4 image", ErrSource, spec.Source)
+	}
+	d := s.disk
+	system, err := d.System(spec.RootPartition)
+	if err != nil {
+		return fmt.Errorf("%s: %w", spec.Source, err)
+	}
+	root := system.Root
+	if !root.FileSystem.Ext() {
+		return fmt.Errorf("%w: the root of %s is %v; only ext4 is taken as it is", ErrSource, spec.Source, root)
+	}
+	s.root = d.Section(root)
+	if root.Number != 0 {
+		s.name = fmt.Sprintf("partition %d of %s", root.Number, spec.Source)
+	}
+	if len(system.Mounts) > 0 || len(spec.Kernels) > 0 || len(spec.Files) > 0 {
+		err = s.edit(ctx, spec, system, out)
+	} else {
+		s.fs, err = ext4.Open(s.root, root.Size)
+	}
+	if unknown := (*ext4.UnsupportedError)(nil); errors.As(err, &unknown) {
+		return &FeatureError{Features: unknown.Features, Image: spec.Source, Partition: root.Number}
+	} else if err != nil {
+		return fmt.Errorf("read %s: %w", s.name, err)
+	}
+	if bad := s.fs.UnreadableByGRUB(); len(bad) > 0 {
+		return &FeatureError{Features: bad, Image: spec.Source, Partition: root.Number}
+	}
+	facts := s.fs.Facts()
+	s.size = int64(facts.Blocks) * int64(facts.BlockSize)
+	return nil
+}
+
+func (s *fileSystem) close() error {
+	err := s.disk.Close()
+	if s.scratch != nil {
+		err = errors.Join(err, s.scratch.Close())
+	}
+	return err
+}
 
 func (s *fileSystem) diskSize(_ context.Context, spec Spec) (int64, error) {
 	needed := diskSize(s.size, spec.LUKS.DataOffset)

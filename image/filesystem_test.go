@@ -15,6 +15,7 @@ import (
 	"github.com/sealboot/sealboot/image/ext4"
 	"github.com/sealboot/sealboot/image/partition"
 	"github.com/sealboot/sealboot/image/qcow2"
+	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/internal/testtool"
 )
 
@@ -83,9 +84,6 @@ func TestFileSystemRefused(t *testing.T) {
 	}
 	if _, _, err := build(t, Spec{Source: path, Size: size.Needed}, rand.Reader); err != nil {
 		t.Errorf("a disk of the size that is needed: %v", err)
-	}
-	if _, _, err := build(t, Spec{Source: path, Files: []File{{Path: "/x"}}}, rand.Reader); !errors.Is(err, ErrSource) {
-		t.Errorf("files for an image: %v", err)
 	}
 	if _, _, err := build(t, Spec{Source: path, AllRoot: true}, rand.Reader); !errors.Is(err, ErrSource) {
 		t.Errorf("owners in an image: %v", err)
@@ -206,15 +204,16 @@ func TestDiskRefused(t *testing.T) {
 		spec Spec
 		want error
 	}{
-		"files":        {Spec{Source: gpt, Files: []File{{Path: "/x"}}}, ErrSource},
-		"kernels":      {Spec{Source: gpt, Kernels: []string{t.TempDir()}}, ErrSource},
-		"owners":       {Spec{Source: gpt, AllRoot: true}, ErrSource},
-		"no such":      {Spec{Source: gpt, RootPartition: 9}, disk.ErrNoRoot},
-		"not a root":   {Spec{Source: gpt, RootPartition: 2}, disk.ErrNoRoot},
-		"a folder's":   {Spec{Source: t.TempDir(), RootPartition: 1, Size: 64 * mib}, ErrSource},
-		"negative":     {Spec{Source: gpt, RootPartition: -1}, ErrSource},
-		"MBR only":     {Spec{Source: cutTo(t, gpt, 2*mib)}, partition.ErrDamaged},
-		"backing file": {Spec{Source: overlaid(t, gpt)}, qcow2.ErrUnsupported},
+		"no kernel":         {Spec{Source: gpt, Kernels: []string{t.TempDir()}}, source.ErrEntry},
+		"unsafe file":       {Spec{Source: gpt, Files: []File{{Path: "/../x"}}}, source.ErrPath},
+		"file for a folder": {Spec{Source: gpt, Files: []File{{Path: "/etc"}}}, ext4.ErrTree},
+		"owners":            {Spec{Source: gpt, AllRoot: true}, ErrSource},
+		"no such":           {Spec{Source: gpt, RootPartition: 9}, disk.ErrNoRoot},
+		"not a root":        {Spec{Source: gpt, RootPartition: 2}, disk.ErrNoRoot},
+		"a folder's":        {Spec{Source: t.TempDir(), RootPartition: 1, Size: 64 * mib}, ErrSource},
+		"negative":          {Spec{Source: gpt, RootPartition: -1}, ErrSource},
+		"MBR only":          {Spec{Source: cutTo(t, gpt, 2*mib)}, partition.ErrDamaged},
+		"backing file":      {Spec{Source: overlaid(t, gpt)}, qcow2.ErrUnsupported},
 	} {
 		if _, made, err := build(t, c.spec, rand.Reader); made != nil || !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
@@ -224,21 +223,6 @@ func TestDiskRefused(t *testing.T) {
 	path := partitioned(t, fileSystemImage(t, "-O", "inline_data"), "dos", "type=83")
 	if _, _, err := build(t, Spec{Source: path, RootPartition: 1}, rand.Reader); !errors.As(err, &features) || features.Partition != 1 || !strings.Contains(err.Error(), "partition 1 of "+path) {
 		t.Errorf("features GRUB cannot read: %v", err)
-	}
-}
-
-// TestSeparateBootRefused has a /boot of its own, which would be missing from the root.
-func TestSeparateBootRefused(t *testing.T) {
-	root := fileSystemImage(t, "-O", readable)
-	fstab := filepath.Join(t.TempDir(), "fstab")
-	if err := os.WriteFile(fstab, []byte("/dev/sda2 /boot ext4 defaults 0 2\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	testtool.Output(t, testtool.Program(t, "debugfs"), "-w", "-R", "write "+fstab+" /etc/fstab", root)
-	path := partitioned(t, root, "gpt", "type="+RootType.String())
-	_, _, err := build(t, Spec{Source: path}, rand.Reader)
-	if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "/boot") {
-		t.Errorf("got %v", err)
 	}
 }
 

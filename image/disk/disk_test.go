@@ -323,6 +323,11 @@ func TestNamed(t *testing.T) {
 			t.Errorf("%s: %v", spec, got)
 		}
 	}
+	table := "# /boot\nUUID=1 / ext4\nUUID=2 /boot/ ext4\n\nUUID=3 /boot/efi vfat"
+	want := "# /boot\nUUID=1 / ext4\n# now in the root: UUID=2 /boot/ ext4\n\n# now in the root: UUID=3 /boot/efi vfat"
+	if got := string(DropMounts([]byte(table), []string{"/boot", "/boot/efi"})); got != want {
+		t.Errorf("got %q", got)
+	}
 	if got := unescape(`\057a\0`); got != `/a\0` {
 		t.Errorf("got %q", got)
 	}

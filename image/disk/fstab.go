@@ -3,6 +3,7 @@ package disk
 import (
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -22,6 +23,18 @@ func parseFstab(data []byte) *mountTable {
 		t.at[path.Clean(unescape(fields[1]))] = unescape(fields[0])
 	}
 	return t
+}
+
+// DropMounts turns the lines of an /etc/fstab that mount something at one of the paths into comments.
+func DropMounts(table []byte, paths []string) []byte {
+	var out []byte
+	for line := range strings.Lines(string(table)) {
+		if fields := strings.Fields(line); len(fields) >= 2 && fields[0][0] != '#' && slices.Contains(paths, path.Clean(unescape(fields[1]))) {
+			out = append(out, "# now in the root: "...)
+		}
+		out = append(out, line...)
+	}
+	return out
 }
 
 // unescape decodes \040 and the like.
