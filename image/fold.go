@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -72,16 +71,8 @@ func (noEntries) Walk(context.Context, source.WalkFunc) error { return nil }
 // fold puts a file system where the root mounts it. What the root itself has there is hidden in the running
 // system, and goes.
 func (s *fileSystem) fold(ctx context.Context, e *ext4.Editor, m disk.Mount, spec Spec) error {
-	var tree source.Source
-	var err error
-	if m.FileSystem.Ext() { // its journal may have to be replayed too
-		tree, err = ext4.NewEditor(s.disk.Section(m.Volume), m.Size, ext4.EditOptions{Time: spec.Time})
-	} else {
-		tree, err = s.disk.Tree(m.Volume)
-	}
-	if unknown := (*ext4.UnsupportedError)(nil); errors.As(err, &unknown) {
-		return &FeatureError{Features: unknown.Features, Image: spec.Source, Partition: m.Number}
-	} else if err != nil {
+	tree, err := openVolume(s.disk, m.Volume, spec)
+	if err != nil {
 		return err
 	}
 	names, err := e.ReadDir(m.Path)
@@ -93,16 +84,7 @@ func (s *fileSystem) fold(ctx context.Context, e *ext4.Editor, m disk.Mount, spe
 			return err
 		}
 	}
-	return tree.Walk(ctx, func(entry source.Entry, content io.Reader) error {
-		if entry.Path == "/lost+found" {
-			return nil
-		}
-		entry.Path = path.Join(m.Path, entry.Path)
-		if entry.Type == source.HardLink {
-			entry.Link = path.Join(m.Path, entry.Link)
-		}
-		return e.Put(entry, content)
-	})
+	return source.Under(m.Path, tree).Walk(ctx, e.Put)
 }
 
 // removeAll takes away an entry and what is in it. A link is not followed: it can be removed as it is.
@@ -140,4 +122,59 @@ func dropMounts(e *ext4.Editor, mounts []disk.Mount) error {
 	}
 	table = disk.DropMounts(table, paths)
 	return e.Put(source.Entry{Path: "/etc/fstab", Type: source.Regular, Mode: 0o644, Size: int64(len(table))}, bytes.NewReader(table))
+}
+
+// openVolume opens a volume's file system to read it. A journal is replayed, in memory.
+func openVolume(d *disk.Disk, v disk.Volume, spec Spec) (source.Source, error) {
+	if !v.FileSystem.Ext() {
+		return d.Tree(v)
+	}
+	e, err := ext4.NewEditor(d.Section(v), v.Size, ext4.EditOptions{Time: spec.Time})
+	if unknown := (*ext4.UnsupportedError)(nil); errors.As(err, &unknown) {
+		return nil, &FeatureError{Features: unknown.Features, Image: spec.Source, Partition: v.Number}
+	} else if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// OpenTree opens what Build makes a disk of as a tree of files, without the Spec's Files: to look for
+// kernels in it, say. The caller calls done when it is no longer read.
+func OpenTree(spec Spec) (tree source.Source, done func() error, err error) {
+	spec = spec.withDefaults()
+	tree, err = source.OpenWith(spec.Source, spec.Kernels...)
+	if !errors.Is(err, source.ErrExt4) && !errors.Is(err, source.ErrUnknown) {
+		return tree, func() error { return nil }, err
+	}
+	d, wrong := disk.Open(spec.Source)
+	if errors.Is(wrong, disk.ErrNoDisk) {
+		return nil, nil, err
+	} else if wrong != nil {
+		return nil, nil, wrong
+	}
+	if tree, err = openSystem(d, spec); err != nil {
+		d.Close()
+		return nil, nil, err
+	}
+	return tree, d.Close, nil
+}
+
+// openSystem opens the root with what it mounts, and kernels over it.
+func openSystem(d *disk.Disk, spec Spec) (source.Source, error) {
+	system, err := d.System(spec.RootPartition)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", spec.Source, err)
+	}
+	tree, err := openVolume(d, system.Root, spec)
+	if err != nil {
+		return nil, fmt.Errorf("read %v of %s: %w", system.Root, spec.Source, err)
+	}
+	for _, m := range system.Mounts {
+		over, err := openVolume(d, m.Volume, spec)
+		if err != nil {
+			return nil, fmt.Errorf("read %v of %s: %w", m.Volume, spec.Source, err)
+		}
+		tree = source.Mounted(tree, m.Path, over)
+	}
+	return source.OverKernels(tree, spec.Kernels...)
 }

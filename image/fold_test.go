@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/sealboot/sealboot/image/disk"
+	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/internal/testtool"
 )
 
@@ -102,6 +104,36 @@ func TestFoldsPartitions(t *testing.T) {
 	}
 	if got := testtool.Output(t, debugfs, "-R", "ls -p /boot/efi", plain); !strings.Contains(got, "/EFI/") {
 		t.Errorf("/boot/efi: %s", got)
+	}
+}
+
+// TestOpenTree sees the root as the running system does.
+func TestOpenTree(t *testing.T) {
+	tree, done, err := OpenTree(Spec{Source: installed(t, "/dev/vda2 /boot ext4 defaults 0 2\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	sizes := map[string]int64{}
+	if err := tree.Walk(t.Context(), func(e source.Entry, _ io.Reader) error { sizes[e.Path] = e.Size; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	_, hidden := sizes["/boot/hidden"]
+	_, esp := sizes["/boot/efi/EFI"]
+	if sizes["/boot/vmlinuz-6.1"] != 2*mib || sizes["/usr/lib/os-release"] == 0 || hidden || !esp {
+		t.Errorf("got %v", sizes)
+	}
+	if tree, _, err := OpenTree(Spec{Source: filepath.Join(t.TempDir(), "none")}); tree != nil || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, %v", tree, err)
+	}
+	for name, path := range map[string]string{"archive": archive(t), "bare": fileSystemImage(t, "-O", readable)} {
+		tree, done, err := OpenTree(Spec{Source: path})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := errors.Join(tree.Walk(t.Context(), func(source.Entry, io.Reader) error { return nil }), done()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -23,8 +23,16 @@ func Overlay(base Source, more ...Source) Source {
 // OpenWith is Open, with kernels laid over what it gives.
 func OpenWith(path string, kernels ...string) (Source, error) {
 	src, err := Open(path)
-	if err != nil || len(kernels) == 0 {
-		return src, err
+	if err != nil {
+		return nil, err
+	}
+	return OverKernels(src, kernels...)
+}
+
+// OverKernels is base with kernels laid over it.
+func OverKernels(base Source, kernels ...string) (Source, error) {
+	if len(kernels) == 0 {
+		return base, nil
 	}
 	var more []Source
 	for _, path := range kernels {
@@ -34,7 +42,7 @@ func OpenWith(path string, kernels ...string) (Source, error) {
 		}
 		more = append(more, k)
 	}
-	return Overlay(src, more...), nil
+	return Overlay(base, more...), nil
 }
 
 // kernelFolders are what Kernel takes.

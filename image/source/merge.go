@@ -26,8 +26,9 @@ const (
 // layer is a source that lies over others.
 type layer struct {
 	src       Source
-	whiteouts bool // its ".wh." names delete what lies below (OCI image specification, layer.md, "Whiteouts")
-	add       bool // its folders leave those below as they are
+	whiteouts bool   // its ".wh." names delete what lies below (OCI image specification, layer.md, "Whiteouts")
+	add       bool   // its folders leave those below as they are
+	hides     string // a folder whose content in the layers below is hidden
 }
 
 // merged is a stack of layers, the lowest first, seen as one tree. A first walk reads names alone and settles
@@ -117,6 +118,15 @@ func checksum(path string) uint64 {
 func (m *merged) settle(ctx context.Context) ([]map[int]*node, error) {
 	t := &merging{root: &name{node: &node{kind: Folder, index: -1}, children: map[string]*name{}}}
 	for i, l := range m.layers {
+		if l.hides != "" {
+			hidden, err := t.folder(l.hides, false)
+			if err != nil {
+				return nil, err
+			}
+			if hidden != nil {
+				hidden.prune(i)
+			}
+		}
 		index := -1
 		err := l.src.Walk(ctx, func(e Entry, _ io.Reader) error {
 			index++

@@ -126,6 +126,18 @@ func TestMergeRefuses(t *testing.T) {
 	}
 }
 
+func TestMounted(t *testing.T) {
+	base, over := stack(t, []string{"boot/", "boot/hidden", "etc/", "link -> boot"}), stack(t, []string{"./", "lost+found/", "vmlinuz", "v = vmlinuz"})
+	want := []string{"/boot/", "/boot/v:1", "/boot/vmlinuz = /boot/v", "/etc/", "/link -> boot"}
+	if got := shown(t, Mounted(base, "/boot", over)); !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+	want = []string{"/boot/", "/boot/hidden:1", "/efi/", "/efi/v:1", "/efi/vmlinuz = /efi/v", "/etc/", "/link -> boot"}
+	if got := shown(t, Mounted(base, "/efi", over)); !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestMergeThatChanges(t *testing.T) {
 	m := stack(t, []string{"a", "b"})
 	shown(t, m)
