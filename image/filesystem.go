@@ -43,6 +43,9 @@ func (s *fileSystem) open(ctx context.Context, spec Spec, out string) error {
 	if spec.AllRoot {
 		return fmt.Errorf("%w: owners cannot be changed in %s, which is a disk or ext4 image", ErrSource, spec.Source)
 	}
+	if spec.Label != "" {
+		return fmt.Errorf("%w: the label of %s, which is a disk or ext4 image, stays", ErrSource, spec.Source)
+	}
 	d := s.disk
 	system, err := d.System(spec.RootPartition)
 	if err != nil {

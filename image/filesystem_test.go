@@ -208,6 +208,7 @@ func TestDiskRefused(t *testing.T) {
 		"unsafe file":       {Spec{Source: gpt, Files: []File{{Path: "/../x"}}}, source.ErrPath},
 		"file for a folder": {Spec{Source: gpt, Files: []File{{Path: "/etc"}}}, ext4.ErrTree},
 		"owners":            {Spec{Source: gpt, AllRoot: true}, ErrSource},
+		"label":             {Spec{Source: gpt, Label: "x"}, ErrSource},
 		"no such":           {Spec{Source: gpt, RootPartition: 9}, disk.ErrNoRoot},
 		"not a root":        {Spec{Source: gpt, RootPartition: 2}, disk.ErrNoRoot},
 		"a folder's":        {Spec{Source: t.TempDir(), RootPartition: 1, Size: 64 * mib}, ErrSource},

@@ -46,12 +46,12 @@ type Spec struct {
 	Source string    // path of a folder, a tar archive, a container image, a disk image or an ext4 image
 	Size   int64     // of the disk, in bytes; 0 for a disk or ext4 image: just enough
 	LUKS   luks.Spec // zero values are luks's defaults, but KDF's is luks.MinimalPBKDF2, which GRUB 2.12 opens
-	Files  []File    // added to a tree of files: a folder, an archive or a container image
-	// Kernels are paths of Debian packages, folders and archives whose kernels are added to a tree.
+	Files  []File    // added to the root
+	// Kernels are paths of Debian packages, folders and archives whose kernels are added to the root.
 	Kernels []string
 	// RootPartition is the number of a disk image's partition with the root; 0: find it.
 	RootPartition int
-	// AllRoot gives every entry of a tree to root.
+	// AllRoot gives every entry to root; not in a disk or ext4 image.
 	AllRoot bool
 	Label   string // of the ext4 file system that is made; at most 16 bytes
 

@@ -18,7 +18,6 @@ import (
 
 	"github.com/sealboot/sealboot/grub"
 	"github.com/sealboot/sealboot/image"
-	"github.com/sealboot/sealboot/image/disk"
 	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/initramfs"
 	"github.com/sealboot/sealboot/internal/atomicfile"
@@ -45,6 +44,7 @@ type buildFlags struct {
 	vcpus, vcpuType          string
 	profiles                 string
 	kernels                  []string
+	rootPartition            int
 	allRoot, asJSON          bool
 }
 
@@ -53,9 +53,10 @@ func (a *app) buildCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build --source PATH --size SIZE --output DIR",
 		Short: "Make an encrypted disk, the firmware that unlocks it, and their boot record",
-		Long: `build takes a root file system, as a folder, a tar archive or a container image, with a kernel under /boot
-as distributions name it (vmlinuz-VERSION) and its modules under /lib/modules, both of which may come from
---kernel, and makes in DIR:
+		Long: `build takes a root file system, as a folder, a tar archive, a container image or a disk image, with a
+kernel under /boot as distributions name it (vmlinuz-VERSION) and its modules under /lib/modules, both of which
+may come from --kernel. A disk's root stays as it is, ext4 block for block; what it mounts at /boot and
+/boot/efi is put into it. build makes in DIR:
 
   disk.qcow2    the encrypted disk, for the host
   firmware.fd   OVMF with GRUB inside, for the host
@@ -73,10 +74,11 @@ built for AMD SEV are: those under --tools, laid out as the root of a file syste
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.build(cmd.Context(), f) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.source, "source", "", "root file system: a folder, a tar archive or a container image (OCI layout or archive)")
+	flags.StringVar(&f.source, "source", "", "root file system: a folder, a tar archive, a container image (OCI layout or archive) or a disk image (raw, QCOW2)")
+	flags.IntVar(&f.rootPartition, "root-partition", 0, "number of a disk image's partition that is the root (default: found by type, label or content)")
 	flags.StringArrayVar(&f.kernels, "kernel", nil, "add the kernel and modules of this Debian package, folder or archive; may be repeated")
 	flags.StringVar(&f.output, "output", "", "folder for what is made; it is created")
-	flags.Var(&f.size, "size", "size of the disk, as 4G or 512M")
+	flags.Var(&f.size, "size", "size of the disk, as 4G or 512M; may be left out for a disk image")
 	flags.StringVar(&f.keyFile, "key-file", "", "use this passphrase, - for standard input (default: 256 random bits)")
 	flags.StringVar(&f.firmware, "firmware", "", "OVMF image for AMD SEV to put GRUB into (default: the distribution's)")
 	flags.StringVar(&f.agent, "agent", "", "sealboot-agent program for the guest (default: the one beside sealboot)")
@@ -140,6 +142,7 @@ type buildRun struct {
 	app        *app
 	flags      buildFlags
 	source     source.Source
+	done       func() error // when source is read no more
 	passphrase []byte
 	tools      grub.Tools
 	firmware   []byte
@@ -152,7 +155,7 @@ type buildRun struct {
 
 // newBuild checks everything that can be checked before the work begins.
 func (a *app) newBuild(f buildFlags) (*buildRun, error) {
-	if f.source == "" || f.output == "" || f.size == 0 {
+	if f.source == "" || f.output == "" || f.size == 0 && isTree(f.source) {
 		return nil, cli.Usagef("--source, --size and --output are all needed")
 	}
 	if err := (grub.Config{Append: f.appended}).Validate(); err != nil {
@@ -167,13 +170,6 @@ func (a *app) newBuild(f buildFlags) (*buildRun, error) {
 		} else if !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
-	}
-	if b.source, err = source.OpenWith(f.source, f.kernels...); err != nil {
-		if d, wrong := disk.Open(f.source); wrong == nil {
-			d.Close()
-			return nil, fmt.Errorf("%s is a disk or ext4 image: build has to add the guest's agent, which needs a folder, an archive or a container image", f.source)
-		}
-		return nil, err
 	}
 	if info, err := os.Stat(f.source); err == nil && info.IsDir() && os.Geteuid() != 0 && !f.allRoot {
 		fmt.Fprintf(a.stderr, "sealboot: files in %s keep the owners that they have here: --all-root gives them to root\n", f.source)
@@ -207,11 +203,31 @@ func (a *app) newBuild(f buildFlags) (*buildRun, error) {
 	} else {
 		b.passphrase, err = newPassphrase(rand.Reader)
 	}
-	return b, err
+	if err != nil {
+		return nil, err
+	}
+	if b.source, b.done, err = image.OpenTree(b.spec()); err != nil {
+		clear(b.passphrase)
+		return nil, err
+	}
+	return b, nil
+}
+
+// isTree says whether the disk's size has to be given, since the source has no file system of a size.
+func isTree(path string) bool {
+	_, err := source.Open(path)
+	return !errors.Is(err, source.ErrExt4) && !errors.Is(err, source.ErrUnknown)
+}
+
+// spec says what disk to make, without the files that are made for it.
+func (b *buildRun) spec() image.Spec {
+	f := b.flags
+	return image.Spec{Source: f.source, Size: int64(f.size), Kernels: f.kernels, RootPartition: f.rootPartition, Label: f.label, AllRoot: f.allRoot}
 }
 
 func (b *buildRun) run(ctx context.Context) (*built, error) {
 	defer clear(b.passphrase)
+	defer b.done()
 	if _, err := os.Stat(b.flags.output); errors.Is(err, os.ErrNotExist) {
 		if err := os.Mkdir(b.flags.output, 0o755); err != nil {
 			return nil, err
@@ -289,7 +305,8 @@ func (b *buildRun) disk(ctx context.Context, files []image.File) (*image.Result,
 	if err != nil {
 		return nil, err
 	}
-	spec := image.Spec{Source: b.flags.source, Size: int64(b.flags.size), Kernels: b.flags.kernels, Files: files, Label: b.flags.label, AllRoot: b.flags.allRoot, Time: made}
+	spec := b.spec()
+	spec.Files, spec.Time = files, made
 	spec.LUKS.KDF = b.app.kdfFor(b.passphrase, 0)
 	result, err := b.app.buildImage(ctx, spec, b.passphrase, path)
 	if err == nil {

@@ -52,7 +52,7 @@ func (a *app) imageBuildCommand() *cobra.Command {
 		Long: `build makes a QCOW2 disk with one LUKS2 partition, and in it the ext4 file system
 that the folder, archive or container image (an OCI layout or archive, for linux/amd64) describes,
 with owners, modes, times, links, devices and extended attributes; or the root's ext4 file system of a
-disk image, raw or QCOW2, or an ext4 image, block for block as it is. It needs neither root nor loop devices, and writes only
+disk image, raw or QCOW2, or an ext4 image, block for block as it is, with what it mounts at /boot put into it. It needs neither root nor loop devices, and writes only
 what is in use. The output appears when it is whole.
 
 The key file's exact bytes are the passphrase. GRUB opens the disk with it, so its key slot is
@@ -96,7 +96,7 @@ With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, wri
 	flags := cmd.Flags()
 	flags.StringVar(&spec.Source, "source", "", "folder, tar archive (plain, gzip, xz, zstd), container image, disk image (raw, QCOW2) or ext4 image")
 	flags.IntVar(&spec.RootPartition, "root-partition", 0, "number of a disk image's partition that is the root (default: found by type, label or content)")
-	flags.StringArrayVar(&spec.Kernels, "kernel", nil, "add the kernel and modules of this Debian package, folder or archive to a tree of files; may be repeated")
+	flags.StringArrayVar(&spec.Kernels, "kernel", nil, "add the kernel and modules of this Debian package, folder or archive; may be repeated")
 	flags.StringVar(&keyFile, "key-file", "", "file with the passphrase (- for standard input)")
 	flags.Var(&size, "size", "size of the disk, as 4G; may be left out for a disk or ext4 image")
 	flags.StringVar(&output, "output", "", "disk image to write")
