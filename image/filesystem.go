@@ -59,7 +59,9 @@ func (s *fileSystem) open(ctx context.Context, spec Spec, out string) error {
 	if root.Number != 0 {
 		s.name = fmt.Sprintf("partition %d of %s", root.Number, spec.Source)
 	}
+	doing := "read"
 	if len(system.Mounts) > 0 || len(spec.Kernels) > 0 || len(spec.Files) > 0 {
+		doing = "add to the content of"
 		err = s.edit(ctx, spec, system, out)
 	} else {
 		s.fs, err = ext4.Open(s.root, root.Size)
@@ -67,7 +69,7 @@ func (s *fileSystem) open(ctx context.Context, spec Spec, out string) error {
 	if unknown := (*ext4.UnsupportedError)(nil); errors.As(err, &unknown) {
 		return &FeatureError{Features: unknown.Features, Image: spec.Source, Partition: root.Number}
 	} else if err != nil {
-		return fmt.Errorf("read %s: %w", s.name, err)
+		return fmt.Errorf("%s %s: %w", doing, s.name, err)
 	}
 	if bad := s.fs.UnreadableByGRUB(); len(bad) > 0 {
 		return &FeatureError{Features: bad, Image: spec.Source, Partition: root.Number}
