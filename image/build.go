@@ -20,14 +20,15 @@ import (
 
 // Result is what Build made.
 type Result struct {
-	DiskUUID      string    // of the LUKS header
-	HeaderPin     luks.Pin  // of the LUKS header
-	ContentDigest Digest    // of the payload's plaintext
-	DiskSize      int64     // bytes of the disk
-	PayloadSize   int64     // bytes of the file system
-	Written       int64     // bytes of the payload that were written
-	FileSize      int64     // bytes of the image file
-	PartitionID   guid.GUID // of the root partition
+	DiskUUID      string       // of the LUKS header
+	HeaderPin     luks.Pin     // of the LUKS header
+	ContentDigest Digest       // of the payload's plaintext
+	DiskSize      int64        // bytes of the disk
+	PayloadSize   int64        // bytes of the file system
+	Written       int64        // bytes of the payload that were written
+	FileSize      int64        // bytes of the image file
+	PartitionID   guid.GUID    // of the root partition
+	Repairs       ext4.Repairs // what had to be done to a disk image's file system before something was put into it
 }
 
 // Build makes a disk in out, which must be an empty file. It neither syncs nor closes it, and
@@ -101,7 +102,12 @@ func (b *builder) build(ctx context.Context, passphrase []byte, out *os.File, ra
 	if err != nil {
 		return nil, err
 	}
+	var repairs ext4.Repairs
+	if fs, ok := b.content.(*fileSystem); ok {
+		repairs = fs.repairs
+	}
 	return &Result{
+		Repairs:  repairs,
 		DiskUUID: header.UUID(), HeaderPin: header.Pin(), ContentDigest: digest,
 		DiskSize: b.spec.Size, PayloadSize: size, Written: written, FileSize: info.Size(), PartitionID: id,
 	}, nil

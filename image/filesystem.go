@@ -21,6 +21,7 @@ type fileSystem struct {
 	size int64
 
 	scratch *os.File // what was changed; nil: nothing
+	repairs ext4.Repairs
 	fs      *ext4.Reader
 }
 

@@ -59,7 +59,7 @@ func (s *fileSystem) edit(ctx context.Context, spec Spec, system *disk.System, o
 			return err
 		}
 	}
-	s.fs, s.root = e.Reader, e
+	s.fs, s.root, s.repairs = e.Reader, e, e.Repairs()
 	return nil
 }
 

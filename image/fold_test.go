@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -134,6 +135,14 @@ func TestOpenTree(t *testing.T) {
 		if err := errors.Join(tree.Walk(t.Context(), func(source.Entry, io.Reader) error { return nil }), done()); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestRepairsAreTold adds a file to a file system with a feature that GRUB cannot read and no file uses.
+func TestRepairsAreTold(t *testing.T) {
+	_, made, err := build(t, Spec{Source: fileSystemImage(t, "-O", "inline_data"), Files: []File{{Path: "/x"}}}, rand.Reader)
+	if err != nil || !slices.Contains(made.Repairs.TurnedOff, "inline_data") {
+		t.Errorf("made %+v, %v", made, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -130,6 +132,11 @@ func (a *app) buildImage(ctx context.Context, spec image.Spec, passphrase []byte
 	result, err := image.Build(ctx, spec, passphrase, out.File, rand.Reader, line.Stage("encrypt"))
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", output, err)
+	}
+	if r := result.Repairs; r.Transactions > 0 || r.Orphans > 0 || len(r.TurnedOff) > 0 {
+		line.Clear()
+		fmt.Fprintf(a.stderr, "sealboot: in the copy of the root's file system %d transactions were replayed, %d files deleted while open were freed, features were turned off: %s\n",
+			r.Transactions, r.Orphans, cmp.Or(strings.Join(r.TurnedOff, ", "), "none"))
 	}
 	return result, out.Commit()
 }
