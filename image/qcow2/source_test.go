@@ -134,7 +134,7 @@ func TestRefusesByName(t *testing.T) {
 	for name, options := range map[string][]string{
 		"backing file":    {"-b", base, "-F", "qcow2"},
 		"in another file": {"-o", "data_file=" + filepath.Join(dir, "data"), "-o", "data_file_raw=on"},
-		"encrypted":       {"--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"},
+		"encrypted":       nil, // spoilt below: qemu-img measures the processor for it, which fails under load
 	} {
 		t.Run(name, func(t *testing.T) {
 			image := filepath.Join(dir, name)
@@ -142,6 +142,9 @@ func TestRefusesByName(t *testing.T) {
 			data, err := os.ReadFile(image)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if options == nil {
+				data[35] = 2 // crypt_method: LUKS
 			}
 			_, err = Open(&memory{data}, int64(len(data)))
 			if !errors.Is(err, ErrUnsupported) || !bytes.Contains([]byte(err.Error()), []byte(name)) || !bytes.Contains([]byte(err.Error()), []byte("qemu-img convert")) {
