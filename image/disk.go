@@ -13,31 +13,30 @@ import (
 
 // Disk is an image taken apart as far as it goes without a passphrase.
 type Disk struct {
-	Container  *qcow2.Summary
+	Format     Format
+	Container  *qcow2.Summary // of a raw disk: its sizes
 	Partitions []gpt.Partition
 	Root       gpt.Partition // the one of RootType
 	Header     *luks.Header
 
-	image *qcow2.Reader
+	image container
 	size  int64 // of the image file
 }
 
-// Open reads an image file of size bytes and checks its structure, both copies of its partition
+// Open reads an image file of size bytes, QCOW2 or raw, and checks its structure, both copies of its partition
 // table, and the LUKS header of its root partition.
 func Open(ctx context.Context, file io.ReaderAt, size int64) (*Disk, error) {
-	image, err := qcow2.Open(file, size)
-	if err != nil {
-		return nil, err
-	}
-	summary, err := image.Check(ctx)
+	image, format, summary, err := openContainer(ctx, file, size)
 	if err != nil {
 		return nil, err
 	}
 	table, err := gpt.Read(image, image.Size())
-	if err != nil {
+	if format == Raw && errors.Is(err, gpt.ErrNotGPT) {
+		return nil, fmt.Errorf("neither a QCOW2 image nor a disk with partitions: %w", err)
+	} else if err != nil {
 		return nil, err
 	}
-	d := &Disk{Container: summary, Partitions: table.Partitions, image: image, size: size}
+	d := &Disk{Format: format, Container: summary, Partitions: table.Partitions, image: image, size: size}
 	if d.Root, err = root(table.Partitions); err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/sealboot/sealboot/image/qcow2"
 	"github.com/sealboot/sealboot/internal/progress"
 )
 
@@ -25,7 +24,7 @@ type scan struct {
 type blockMap [chunkSize / blockSize / 64]uint64
 
 // scanPayload reads and decrypts all of a payload that has a place in the image.
-func scanPayload(ctx context.Context, image *qcow2.Reader, p *plain, report progress.Func) (*scan, error) {
+func scanPayload(ctx context.Context, image container, p *plain, report progress.Func) (*scan, error) {
 	chunks, err := chunksIn(image, p)
 	if err != nil {
 		return nil, err
@@ -72,7 +71,7 @@ func scanPayload(ctx context.Context, image *qcow2.Reader, p *plain, report prog
 }
 
 // chunksIn lists the chunks of the payload of which something has a place in the image.
-func chunksIn(image *qcow2.Reader, p *plain) ([]int64, error) {
+func chunksIn(image container, p *plain) ([]int64, error) {
 	var chunks []int64
 	err := image.Allocated(func(off, n int64) error {
 		from, to := max(off-p.base, 0), min(off+n-p.base, p.size)

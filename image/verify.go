@@ -48,6 +48,9 @@ func Verify(ctx context.Context, file io.ReaderAt, size int64, passphrase []byte
 	if status := d.Header.Status(); status.Other != nil {
 		problems = append(problems, fmt.Errorf("only the %s copy of the LUKS header is in order; the other: %w", status.Used, status.Other))
 	}
+	if n := d.Container.Leaked; n > 0 {
+		problems = append(problems, fmt.Errorf("%d clusters of the file are counted but not used, as a program that was killed leaves them: qemu-img check -r leaks frees them", n))
+	}
 	slot, cipher, err := d.unlock(passphrase)
 	if err != nil {
 		return nil, errors.Join(append(problems, err)...)

@@ -142,7 +142,7 @@ func TestVerifyRefuses(t *testing.T) {
 		"hole in content":    {spoil: func(b []byte) { at := hostOffset(t, b, content); clear(b[at:][:blockSize]) }, is: is(ErrMissing)},
 		"hole in superblock": {spoil: func(b []byte) { at := hostOffset(t, b, payload); clear(b[at:][:blockSize]) }, is: is(ErrMissing)},
 		"truncated":          {cut: 1 << 20, is: as(&brokenImage)},
-		"not an image":       {spoil: func(b []byte) { b[0]++ }, is: is(qcow2.ErrNotQCOW2)},
+		"not an image":       {spoil: func(b []byte) { b[0]++ }, is: is(gpt.ErrNotGPT)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, key := bytes.Clone(image), passphrase

@@ -12,14 +12,15 @@ type Summary struct {
 	ClusterSize int64
 	Allocated   int64 // bytes of the disk that have a place in the file
 	Clusters    int64 // clusters of the file in use, tables included
+	Leaked      int64 // clusters that are counted but not used: room that is lost, and no harm
 }
 
 // maxClusters bounds the map of used clusters to 128 MiB: 64 TiB of a usual image.
 const maxClusters = 1 << 30
 
 // Check looks at every table of an image, which must be a plain one such as a Writer makes: nothing
-// may lie outside the file or be used twice, and every reference count must say just that. Clusters that are counted but not used
-// (which a killed QEMU leaves behind) are refused too.
+// may lie outside the file or be used twice, and the reference count of all that is used must be one. Clusters that are
+// counted but not used, which a killed QEMU leaves behind, are counted in the Summary.
 func (r *Reader) Check(ctx context.Context) (*Summary, error) {
 	if r.header.odd != nil {
 		return nil, r.header.odd
@@ -33,7 +34,7 @@ func (r *Reader) Check(ctx context.Context) (*Summary, error) {
 	if err := r.mark(ctx, used, sum); err != nil {
 		return nil, err
 	}
-	if err := r.compareCounts(ctx, used); err != nil {
+	if err := r.compareCounts(ctx, used, sum); err != nil {
 		return nil, err
 	}
 	sum.Clusters = used.count
@@ -90,8 +91,8 @@ func (r *Reader) mark(ctx context.Context, used *clusterMap, sum *Summary) error
 	return nil
 }
 
-// compareCounts reads all reference counts: one for a used cluster, none for all others.
-func (r *Reader) compareCounts(ctx context.Context, used *clusterMap) error {
+// compareCounts reads all reference counts: one for a used cluster. Others that are counted are leaked.
+func (r *Reader) compareCounts(ctx context.Context, used *clusterMap, sum *Summary) error {
 	table := make([]byte, int64(r.header.refcountClusters)*r.cluster)
 	if err := r.read(table, int64(r.header.refcountOffset)); err != nil {
 		return fmt.Errorf("read QCOW2 reference counts: %w", err)
@@ -127,12 +128,11 @@ func (r *Reader) compareCounts(ctx context.Context, used *clusterMap) error {
 			return fmt.Errorf("read QCOW2 reference counts: %w", err)
 		}
 		for j := range perBlock {
-			got, want := binary.BigEndian.Uint16(block[j*2:]), uint16(0)
-			if used.has(i*perBlock + j) {
-				want = 1
-			}
-			if got != want {
-				return broken((i*perBlock+j)*r.cluster, "this cluster is used %d times, its reference count is %d", want, got)
+			got, isUsed := binary.BigEndian.Uint16(block[j*2:]), used.has(i*perBlock+j)
+			if isUsed && got != 1 {
+				return broken((i*perBlock+j)*r.cluster, "this cluster is used once, its reference count is %d", got)
+			} else if !isUsed && got != 0 {
+				sum.Leaked++
 			}
 		}
 	}
