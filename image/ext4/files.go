@@ -11,6 +11,9 @@ import (
 	"github.com/sealboot/sealboot/image/source"
 )
 
+// namesMost bounds the names of one folder that are held in memory: more than ext4's hash trees hold without large_dir.
+const namesMost = 16 << 20
+
 // entries reads a folder without its dots, in the order of names.
 func (f *Reader) entries(n *record) ([]folderEntry, error) {
 	if n.kind() != kindFolder {
@@ -40,6 +43,9 @@ func (f *Reader) entries(n *record) ([]folderEntry, error) {
 		}
 		err := f.parseFolder(n, place, raw, kind, func(e folderEntry) error {
 			if e.name != "." && e.name != ".." {
+				if len(list) == namesMost {
+					return broken(n.where(), "more than %d names in a folder", namesMost)
+				}
 				list = append(list, e)
 			}
 			return nil

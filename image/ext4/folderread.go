@@ -5,12 +5,18 @@ import (
 	"strings"
 )
 
+// folderMost bounds a folder's bytes: twice what Linux makes without large_dir (fs/ext4/dir.c: 2 GiB).
+const folderMost = 4 << 30
+
 // folderBlocks gives the block for each place in a folder, without holes.
 func (f *Reader) folderBlocks(n *record) ([]uint64, error) {
 	var blocks []uint64
 	count := n.size / uint64(f.blockSize)
 	if count > f.blocks {
 		return nil, broken(n.where(), "folder of %d bytes, larger than the file system", n.size)
+	}
+	if n.size > folderMost {
+		return nil, broken(n.where(), "folder of %d bytes, at most %d are read", n.size, int64(folderMost))
 	}
 	err := f.blockMap(n, func(m mapping) error {
 		if m.metadata {
