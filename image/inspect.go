@@ -9,12 +9,17 @@ import (
 
 // Report is what Inspect shows of a disk. Its JSON form is an interface: names stay.
 type Report struct {
+	Format     Format            `json:"format"`
 	DiskSize   int64             `json:"disk_size"`    // bytes of the disk
 	FileSize   int64             `json:"file_size"`    // bytes of the image file
 	Allocated  int64             `json:"allocated"`    // bytes of the disk that have a place in the file
-	Cluster    int64             `json:"cluster_size"` // the unit of that
+	Cluster    int64             `json:"cluster_size"` // the unit of that; 0 for a raw disk
+	Leaked     int64             `json:"leaked"`       // clusters that are counted but not used
 	Partitions []PartitionReport `json:"partitions"`
 	LUKS       LUKSReport        `json:"luks"` // of the root partition
+	Regions    []Region          `json:"regions"`
+	// PayloadUsed is how much of the encrypted data has a place in the file.
+	PayloadUsed int64 `json:"payload_used"`
 }
 
 // PartitionReport describes a partition.
@@ -60,13 +65,24 @@ func Inspect(ctx context.Context, file io.ReaderAt, size int64) (*Report, error)
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{DiskSize: d.Container.DiskSize, FileSize: size, Allocated: d.Container.Allocated, Cluster: d.Container.ClusterSize}
+	r := &Report{
+		Format: d.Format, DiskSize: d.Container.DiskSize, FileSize: size, Allocated: d.Container.Allocated,
+		Cluster: d.Container.ClusterSize, Leaked: d.Container.Leaked,
+	}
 	for _, p := range d.Partitions {
 		r.Partitions = append(r.Partitions, PartitionReport{
 			Type: p.Type.String(), ID: p.ID.String(), Name: p.Name, Offset: p.Offset, Size: p.Size, Root: p == d.Root,
 		})
 	}
 	r.LUKS = d.reportLUKS()
+	if r.Regions, err = d.regions(); err != nil {
+		return nil, err
+	}
+	for _, region := range r.Regions {
+		if region.Kind == DataRegion {
+			r.PayloadUsed = region.Used
+		}
+	}
 	return r, nil
 }
 
