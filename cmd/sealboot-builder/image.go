@@ -9,29 +9,32 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/image"
-	"github.com/sealboot/sealboot/internal/progress"
 )
 
 func (a *app) imageCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
-		Short: "Build, verify and inspect encrypted disks",
+		Short: "Build, verify, inspect, rekey and read encrypted disks",
 	}
-	cmd.AddCommand(a.imageBuildCommand(), a.imageVerifyCommand(), a.imageInspectCommand())
+	cmd.AddCommand(a.imageBuildCommand(), a.imageVerifyCommand(), a.imageInspectCommand(), a.imageRekeyCommand(), a.imageAddRecoveryKeyCommand(),
+		a.imageLsCommand(), a.imageCatCommand(), a.imageExtractCommand())
 	return cmd
 }
 
 func (a *app) imageInspectCommand() *cobra.Command {
+	var keyFile string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
-		Short: "Show what a disk says of itself, without its passphrase",
-		Long: `inspect shows a disk's sizes, partitions and LUKS header. It checks the structure
-of the image and both partition tables on the way.
+		Short: "Draw a disk: partitions, key slots, sizes",
+		Long: `inspect draws a disk, QCOW2 or raw: partitions and what is between them, LUKS header and encrypted data, how much of
+each has a place in the file, and the key slots; with --key-file also how full the file system is. It checks the structure of the image and both partition tables on the way.
 
-With --json: disk_size, file_size, allocated, cluster_size, partitions [{type, id, name, offset, size, root}],
-luks {version, uuid, label, header_pin, cipher, key_bits, sector_size, data_offset, payload_size, copy_used, other_copy,
-key_slots [{id, kdf, hash, iterations, time, memory_kib, parallel}]}.`,
+With --json: format ("qcow2", "raw"), disk_size, file_size, allocated, cluster_size (0 for raw), leaked (clusters that are counted but
+not used), partitions [{type, id, name, offset, size, root}], regions [{kind ("partition_table", "partition", "luks_header",
+"encrypted_data", "free"), number, name, offset, size, used}], payload_used, luks {version, uuid, label, header_pin, cipher, key_bits, sector_size, data_offset, payload_size, copy_used, other_copy,
+key_slots [{id, kdf, hash, iterations, time, memory_kib, parallel}]}, and with --key-file file_system {uuid, label, block_size, size, free, inodes,
+free_inodes, clean, features}.`,
 		Example: `  sealboot image inspect disk.qcow2
   sealboot image inspect --json disk.qcow2 | jq -r .luks.header_pin`,
 		Args: cobra.ExactArgs(1),
@@ -45,36 +48,34 @@ key_slots [{id, kdf, hash, iterations, time, memory_kib, parallel}]}.`,
 			if err != nil {
 				return fmt.Errorf("inspect %s: %w", args[0], err)
 			}
+			shown := inspectedDisk{Report: report}
+			if keyFile != "" {
+				b, err := a.browse(cmd.Context(), args[0], keyFile)
+				if err != nil {
+					return err
+				}
+				defer b.Close()
+				shown.FileSystem = b.report()
+			}
 			if asJSON {
-				return printJSON(a.stdout, report)
+				return printJSON(a.stdout, shown)
 			}
 			printReport(a.stdout, report)
+			if shown.FileSystem != nil {
+				printFileSystem(a.stdout, shown.FileSystem)
+			}
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with a passphrase, to show the ext4 file system too (- for standard input)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-func printReport(w io.Writer, r *image.Report) {
-	fmt.Fprintf(w, "disk        %s, %s of it in use, in a file of %s\n", progress.Bytes(r.DiskSize), progress.Bytes(r.Allocated), progress.Bytes(r.FileSize))
-	for i, p := range r.Partitions {
-		fmt.Fprintf(w, "partition %d %s at %s, %q, type %s\n", i+1, progress.Bytes(p.Size), progress.Bytes(p.Offset), p.Name, p.Type)
-	}
-	l := r.LUKS
-	fmt.Fprintf(w, "LUKS%d       %s, key of %d bits, sectors of %d bytes, data from %s, payload %s\n",
-		l.Version, l.Cipher, l.KeyBits, l.SectorSize, progress.Bytes(l.DataOffset), progress.Bytes(l.PayloadSize))
-	fmt.Fprintf(w, "UUID        %s\nheader pin  %s\n", l.UUID, l.HeaderPin)
-	if l.OtherCopy != "good" {
-		fmt.Fprintf(w, "header      taken from the %s copy; the other: %s\n", l.CopyUsed, l.OtherCopy)
-	}
-	for _, s := range l.KeySlots {
-		cost := fmt.Sprintf("%s, %d iterations", s.Hash, s.Iterations)
-		if s.MemoryKiB > 0 {
-			cost = fmt.Sprintf("%d passes, %s, %d lanes", s.Time, progress.Bytes(int64(s.MemoryKiB)<<10), s.Parallel)
-		}
-		fmt.Fprintf(w, "key slot %d  %s (%s)\n", s.ID, s.KDF, cost)
-	}
+// inspectedDisk is what `image inspect --json` prints.
+type inspectedDisk struct {
+	*image.Report
+	FileSystem *fileSystemReport `json:"file_system,omitempty"`
 }
 
 // openImage opens an image file for reading.
