@@ -10,6 +10,9 @@
 // file system. Nothing of the payload that was not written has a place in the image, and what has
 // none is never relied upon.
 //
+// A finished disk, QCOW2 or raw, is read by Open, changed in place by ChangeKey and AddKey, and written anew with another volume
+// key by Reencrypt. FileSystem gives its files without mounting anything.
+//
 // The content digest (Digest) names the payload's plaintext as it was built, whatever
 // the container, the key and the passphrase: Verify computes it again.
 package image

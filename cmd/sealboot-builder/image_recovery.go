@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -92,6 +91,9 @@ const (
 	recoveryGroup = 4
 )
 
+// lowerBase32 is RFC 4648's alphabet, which has no digits that look like letters, in lower case.
+var lowerBase32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567")
+
 // newRecoveryKey makes a passphrase that people can read and type, and writes it to a new file before anything opens with it.
 func newRecoveryKey(output string, random io.Reader) ([]byte, error) {
 	if _, err := os.Lstat(output); err == nil {
@@ -104,8 +106,9 @@ func newRecoveryKey(output string, random io.Reader) ([]byte, error) {
 	if _, err := io.ReadFull(random, raw); err != nil {
 		return nil, fmt.Errorf("make recovery passphrase: %w", err)
 	}
-	digits := []byte(strings.ToLower(base32.StdEncoding.EncodeToString(raw)))
+	digits := make([]byte, lowerBase32.EncodedLen(len(raw)))
 	defer clear(digits)
+	lowerBase32.Encode(digits, raw)
 	var key []byte
 	for i := 0; i < len(digits); i += recoveryGroup {
 		if i > 0 {
