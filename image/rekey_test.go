@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sealboot/sealboot/image/ext4"
@@ -287,6 +288,34 @@ func converted(t *testing.T, image []byte, options string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestOthersOpenRekeyed has GRUB open a disk with the changed passphrase, past a key slot that it cannot open, and cryptsetup with that one's.
+func TestOthersOpenRekeyed(t *testing.T) {
+	image, _ := small(t)
+	p := newPowered(image)
+	if _, err := changeKey(t)(p, int64(len(p.now))); err != nil {
+		t.Fatal(err)
+	}
+	recovery := []byte("abcd-efgh-ijkl-mnop")
+	kdf := luks.KDF{Type: luks.Argon2id, Time: 1, MemoryKiB: 1 << 10, Parallel: 1}
+	if done, err := AddKey(t.Context(), p, int64(len(p.now)), changed, recovery, kdf, rand.Reader); err != nil || done.KeySlot != 1 {
+		t.Fatal(done, err)
+	}
+	dir := t.TempDir()
+	raw, partition, key := filepath.Join(dir, "raw"), filepath.Join(dir, "partition"), filepath.Join(dir, "key")
+	if err := errors.Join(os.WriteFile(raw, asRaw(t, p.now), 0o600), os.WriteFile(key, recovery, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for passphrase, opens := range map[string]bool{string(changed): true, string(passphrase): false} {
+		grub := exec.Command(testtool.Program(t, "grub-fstest"), raw, "-C", "cat", "(crypto0)/file")
+		grub.Stdin = strings.NewReader(passphrase + "\n")
+		if out, err := grub.CombinedOutput(); (err == nil && bytes.HasSuffix(out, noise(1, 5000))) != opens {
+			t.Errorf("GRUB with %q: %.100q, %v", passphrase, out, err)
+		}
+	}
+	cut(t, raw, partition, partitionStart, 20<<20)
+	testtool.Output(t, testtool.Program(t, "cryptsetup"), "open", "--test-passphrase", "--key-file", key, partition)
 }
 
 // TestRekeyRefuses has a disk that is changed, and then such that are not and of which no byte is written.

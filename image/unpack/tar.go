@@ -18,6 +18,7 @@ const paxXattr = "SCHILY.xattr."
 func Tar(ctx context.Context, out io.Writer, walk Walk, most int64, name string) error {
 	w := tar.NewWriter(out)
 	left := &budget{most}
+	buf := make([]byte, 1<<20)
 	err := walk(ctx, func(e source.Entry, content io.Reader) error {
 		if e.Path == "/" && e.Type != source.Folder {
 			e.Path = "/" + name
@@ -40,7 +41,7 @@ func Tar(ctx context.Context, out io.Writer, walk Walk, most int64, name string)
 		if content == nil {
 			return nil
 		}
-		if n, err := io.Copy(w, &interruptible{ctx, content}); err != nil {
+		if n, err := io.CopyBuffer(w, &interruptible{ctx, content}, buf); err != nil {
 			return fmt.Errorf("%s: %w", e.Path, err)
 		} else if n != e.Size {
 			return fmt.Errorf("%s: %w after %d of %d bytes", e.Path, io.ErrUnexpectedEOF, n, e.Size)
