@@ -11,7 +11,7 @@
 // none is never relied upon.
 //
 // A finished disk, QCOW2 or raw, is read by Open, changed in place by ChangeKey and AddKey, and written anew with another volume
-// key by Reencrypt. FileSystem gives its files without mounting anything.
+// key by Reencrypt. Disk.Files reads its files without mounting anything.
 //
 // The content digest (Digest) names the payload's plaintext as it was built, whatever
 // the container, the key and the passphrase: Verify computes it again.

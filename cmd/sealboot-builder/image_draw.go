@@ -55,11 +55,11 @@ type fileSystemReport struct {
 }
 
 func (b *browsed) report() *fileSystemReport {
-	f := b.fs.Facts()
+	f := b.Facts()
 	x := hex.EncodeToString(f.UUID[:])
 	return &fileSystemReport{
-		UUID: strings.Join([]string{x[:8], x[8:12], x[12:16], x[16:20], x[20:]}, "-"), Label: f.Label, BlockSize: f.BlockSize, Size: b.size,
-		Free: int64(f.FreeBlocks) * int64(f.BlockSize), Inodes: f.Inodes, FreeInodes: f.FreeInodes, Clean: b.fs.Clean() == nil, Features: f.Features,
+		UUID: strings.Join([]string{x[:8], x[8:12], x[12:16], x[16:20], x[20:]}, "-"), Label: f.Label, BlockSize: f.BlockSize, Size: b.Size,
+		Free: int64(f.FreeBlocks) * int64(f.BlockSize), Inodes: f.Inodes, FreeInodes: f.FreeInodes, Clean: b.Unclean == nil, Features: f.Features,
 	}
 }
 

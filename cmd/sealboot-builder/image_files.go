@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,9 +23,8 @@ import (
 
 // browsed is a file system inside a disk that is read.
 type browsed struct {
-	fs   *ext4.Reader
+	*image.Files
 	file *os.File
-	size int64 // of the file system
 }
 
 func (b *browsed) Close() error { return b.file.Close() }
@@ -41,35 +41,29 @@ func (a *app) browse(ctx context.Context, disk, keyFile string) (*browsed, error
 		return nil, err
 	}
 	b := &browsed{file: f}
-	if err := b.open(ctx, size, passphrase); err != nil {
+	if d, openErr := image.Open(ctx, f, size); openErr != nil {
+		err = openErr
+	} else {
+		b.Files, err = d.Files(passphrase, time.Now())
+	}
+	if err != nil {
 		f.Close()
 		return nil, imageErr(disk, err)
 	}
 	if err := lockReading(f); errors.Is(err, errInUse) {
 		fmt.Fprintf(a.stderr, "sealboot: warning: %s: a machine is writing to it: what is read may be half written\n", disk)
 	}
-	if err := b.fs.Clean(); err != nil {
-		fmt.Fprintf(a.stderr, "sealboot: warning: %s: what changed last may be missing: %v\n", disk, err)
+	if b.Replay != nil {
+		fmt.Fprintf(a.stderr, "sealboot: warning: %s: what changed last may be missing: %v; the journal cannot be replayed: %v\n", disk, b.Unclean, b.Replay)
+	} else if b.Unclean != nil {
+		fmt.Fprintf(a.stderr, "sealboot: %s was not unmounted cleanly: its journal is replayed in memory, the disk stays as it is\n", disk)
 	}
 	return b, nil
 }
 
-func (b *browsed) open(ctx context.Context, size int64, passphrase []byte) error {
-	d, err := image.Open(ctx, b.file, size)
-	if err != nil {
-		return err
-	}
-	if b.fs, err = d.FileSystem(passphrase); err != nil {
-		return err
-	}
-	facts := b.fs.Facts()
-	b.size = int64(facts.Blocks) * int64(facts.BlockSize)
-	return nil
-}
-
 // find finds a path. That it is missing is a clear no.
 func (b *browsed) find(name string) (*ext4.Node, error) {
-	node, err := b.fs.Node(name)
+	node, err := b.Node(name)
 	if errors.Is(err, ext4.ErrNotFound) {
 		return nil, cli.Refusef("%w", err)
 	}
@@ -160,9 +154,9 @@ Exit code 3: the passphrase does not open the disk, or there is no such file.`,
 				return imageErr(args[0], err)
 			}
 			if archive != "" {
-				err = a.extractTar(cmd.Context(), node, archive, b.size, path.Base(path.Clean("/"+args[1])))
+				err = a.extractTar(cmd.Context(), node, archive, b.Size, path.Base(path.Clean("/"+args[1])))
 			} else {
-				err = a.extractFolder(cmd.Context(), node, output, b.size)
+				err = a.extractFolder(cmd.Context(), node, output, b.Size)
 			}
 			if err != nil {
 				return fmt.Errorf("extract %s from %s: %w", args[1], args[0], err)

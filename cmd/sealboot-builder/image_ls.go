@@ -40,8 +40,8 @@ func (a *app) imageLsCommand() *cobra.Command {
 by number, size, time (UTC), name, and where a symbolic link leads. Symbolic links in PATH are followed, inside the disk. Names that
 would confuse a terminal are quoted.
 
-The root partition must hold ext2, ext3 or ext4. What was written last in a file system that was not unmounted
-cleanly may be missing; a warning says so. Exit code 3: the passphrase does not open the disk, or there is no such file.
+The root partition must hold ext2, ext3 or ext4. The journal of a file system that was not unmounted cleanly is replayed in
+memory; where that cannot be, a warning says that what changed last may be missing. The disk is never written. Exit code 3: the passphrase does not open the disk, or there is no such file.
 
 With --json, an array of {path, type (file, folder, symbolic link, character device, block device, named pipe, socket), mode, uid,
 gid, size, time, links, link, major, minor}.`,

@@ -26,7 +26,7 @@ func (f *Reader) Node(path string) (*Node, error) {
 }
 
 // Clean says whether the file system was unmounted cleanly; the error is ErrUnclean with what is left to do. What changed last in
-// one that was not may be in its journal alone, which is not read here.
+// one that was not may be in its journal alone: NewEditor replays that.
 func (f *Reader) Clean() error { return f.clean() }
 
 // Sockets are no entries elsewhere, since they mean nothing on a disk; but a listing shows what is there.
