@@ -29,8 +29,8 @@ const (
 	Raw   Format = "raw"
 )
 
-// openContainer tells the kinds apart by the file's first bytes, never by its name. QCOW2's magic number cannot begin a disk
-// that boots: code that a PC's firmware would start has other bytes there, and ours has zeros.
+// openContainer tells the kinds apart by the file's first bytes, never by its name. QCOW2's magic number cannot begin a
+// disk that boots: code that a PC's firmware would start has other bytes there, and ours has zeros.
 func openContainer(ctx context.Context, file io.ReaderAt, size int64) (container, Format, *qcow2.Summary, error) {
 	head := make([]byte, min(4, max(size, 0)))
 	if n, err := file.ReadAt(head, 0); err != nil && (!errors.Is(err, io.EOF) || n < len(head)) {

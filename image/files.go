@@ -12,13 +12,14 @@ import (
 type Files struct {
 	*ext4.Reader
 	Size int64 // of the file system
-	// Unclean says that it was not unmounted cleanly. Its journal is replayed then, in memory, unless Replay says why it could not be: what changed
-	// last may be missing then.
+	// Unclean says that it was not unmounted cleanly. Its journal is replayed then, in memory, unless Replay says why it
+	// could not be: what changed last may be missing then.
 	Unclean, Replay error
 }
 
-// Files opens the decrypted ext4 file system in the root partition, without mounting anything; the disk is never written. A wrong
-// passphrase is luks.ErrNoKey; another file system ext4.ErrNotExt4. The time is for what a replay of the journal changes, in memory.
+// Files opens the decrypted ext4 file system in the root partition, without mounting anything; the disk is never
+// written. A wrong passphrase is luks.ErrNoKey; another file system ext4.ErrNotExt4. The time is for what a replay of
+// the journal changes, in memory.
 //
 // It judges nothing as a whole, as Verify does: what is read is checked as it is read.
 func (d *Disk) Files(passphrase []byte, now time.Time) (*Files, error) {
@@ -46,8 +47,9 @@ func (d *Disk) Files(passphrase []byte, now time.Time) (*Files, error) {
 	return f, nil
 }
 
-// replay brings the file system to the state of its journal's last transaction. Where the reason is not nil, it could not be opened otherwise:
-// its descriptors may be right only with what is in the journal, or it has features of which no file makes use.
+// replay brings the file system to the state of its journal's last transaction. Where the reason is not nil, it could
+// not be opened otherwise: its descriptors may be right only with what is in the journal, or it has features of which no
+// file makes use.
 func (f *Files) replay(p *plain, size int64, now time.Time, reason error) error {
 	e, err := ext4.NewEditor(p, size, ext4.EditOptions{Time: now})
 	switch {

@@ -22,16 +22,17 @@ type Rekeying struct {
 	Workers       int      // 0: one for each processor, but at least two
 }
 
-// Reencrypted is what Reencrypt made. The disk's UUID is the old one, since the firmware asks for it; pin and volume key are new.
+// Reencrypted is what Reencrypt made. The disk's UUID is the old one, since the firmware asks for it; pin and volume key
+// are new.
 type Reencrypted struct {
 	Result
 	OldHeaderPin luks.Pin
 	LeftOut      []int // key slots of the old disk for other passphrases, which could not be carried over
 }
 
-// Reencrypt writes a disk anew, to a QCOW2 image in out, which must be an empty file: the same partitions, the same plaintext, another
-// volume key and LUKS header. What has no place in the old image, or is zeros there, has none in the new one. It neither
-// syncs nor closes out, and after an error its content is of no use.
+// Reencrypt writes a disk anew, to a QCOW2 image in out, which must be an empty file: the same partitions, the same
+// plaintext, another volume key and LUKS header. What has no place in the old image, or is zeros there, has none in the
+// new one. It neither syncs nor closes out, and after an error its content is of no use.
 //
 // The content digest is that of the old disk as it is now. A wrong passphrase is luks.ErrNoKey.
 func Reencrypt(ctx context.Context, file io.ReaderAt, size int64, r Rekeying, out *os.File, random io.Reader, report progress.Func) (*Reencrypted, error) {
@@ -96,7 +97,8 @@ func Reencrypt(ctx context.Context, file io.ReaderAt, size int64, r Rekeying, ou
 	return made, nil
 }
 
-// copyAround writes the new header and copies all that lies outside the root partition: partition tables, other partitions.
+// copyAround writes the new header and copies all that lies outside the root partition: partition tables, other
+// partitions.
 func (d *Disk) copyAround(ctx context.Context, disk *qcow2.Writer, header *luks.Header) error {
 	encoded, err := header.Encode()
 	if err != nil {
@@ -138,8 +140,8 @@ func readDisk(disk io.ReaderAt, b []byte, at int64) error {
 	return fmt.Errorf("read disk at %d: %w", at, err)
 }
 
-// recrypt brings a payload from one volume key to another. One goroutine reads, sees which pieces are written and gives them
-// their places, in order; workers decrypt, hash, encrypt and write.
+// recrypt brings a payload from one volume key to another. One goroutine reads, sees which pieces are written and gives
+// them their places, in order; workers decrypt, hash, encrypt and write.
 type recrypt struct {
 	ctx        context.Context
 	from       container

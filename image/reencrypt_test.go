@@ -29,8 +29,8 @@ func reencrypt(t testing.TB, ctx context.Context, disk []byte, r Rekeying) ([]by
 	return image, made, err
 }
 
-// TestReencrypt brings a disk, as QCOW2 and raw, to another volume key and passphrase: the plaintext is the same to the last
-// bit, no block of ciphertext is, and what was free takes no room.
+// TestReencrypt brings a disk, as QCOW2 and raw, to another volume key and passphrase: the plaintext is the same to the
+// last bit, no block of ciphertext is, and what was free takes no room.
 func TestReencrypt(t *testing.T) {
 	old, result := built(t)
 	recovery := newPowered(old)

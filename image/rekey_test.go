@@ -190,8 +190,9 @@ func addKey(t testing.TB) keyChange {
 	}
 }
 
-// TestRekeyCrash cuts the power at every write of a change of passphrase, in several ways, on QCOW2 and raw: the disk still
-// opens with the old or with the new passphrase; and the same change can then be made, after which nothing is amiss.
+// TestRekeyCrash cuts the power at every write of a change of passphrase, in several ways, on QCOW2 and raw: the disk
+// still opens with the old or with the new passphrase; and the same change can then be made, after which nothing is
+// amiss.
 func TestRekeyCrash(t *testing.T) {
 	image, made := small(t)
 	for name, c := range map[string]struct {
@@ -290,7 +291,8 @@ func converted(t *testing.T, image []byte, options string) []byte {
 	return b
 }
 
-// TestOthersOpenRekeyed has GRUB open a disk with the changed passphrase, past a key slot that it cannot open, and cryptsetup with that one's.
+// TestOthersOpenRekeyed has GRUB open a disk with the changed passphrase, past a key slot that it cannot open, and
+// cryptsetup with that one's.
 func TestOthersOpenRekeyed(t *testing.T) {
 	image, _ := small(t)
 	p := newPowered(image)

@@ -63,8 +63,8 @@ func (b *browsed) report() *fileSystemReport {
 	}
 }
 
-// drawRegions draws what lies where, in lines of at most 80 characters: place, what it is, size; of the LUKS header and the
-// data also how much has a place in the file.
+// drawRegions draws what lies where, in lines of at most 80 characters: place, what it is, size; of the LUKS header and
+// the data also how much has a place in the file.
 func drawRegions(w io.Writer, regions []image.Region) {
 	const bar, names = 18, 25
 	fmt.Fprintln(w)

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where QEMU locks an image file that it has open (block/file-posix.c: RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE): a byte for each
-// right that it uses, and one for each that it grants to nobody else.
+// Where QEMU locks an image file that it has open (block/file-posix.c: RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE): a byte
+// for each right that it uses, and one for each that it grants to nobody else.
 const (
 	qemuUses   = 100
 	qemuKeeps  = 200

@@ -94,7 +94,8 @@ const (
 // lowerBase32 is RFC 4648's alphabet, which has no digits that look like letters, in lower case.
 var lowerBase32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567")
 
-// newRecoveryKey makes a passphrase that people can read and type, and writes it to a new file before anything opens with it.
+// newRecoveryKey makes a passphrase that people can read and type, and writes it to a new file before anything opens
+// with it.
 func newRecoveryKey(output string, random io.Reader) ([]byte, error) {
 	if _, err := os.Lstat(output); err == nil {
 		return nil, fmt.Errorf("%s is already there: give a name that is free", output)

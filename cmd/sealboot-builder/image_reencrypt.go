@@ -29,7 +29,9 @@ func (a *app) reencrypt(ctx context.Context, path string, f rekeyFlags, passphra
 		return err
 	}
 	if record != nil {
-		record.Disk = measure.Disk{UUID: made.DiskUUID, HeaderPin: measure.Hash(made.HeaderPin), ContentDigest: measure.Hash(made.ContentDigest)}
+		record.Disk = measure.Disk{
+			UUID: made.DiskUUID, HeaderPin: measure.Hash(made.HeaderPin), ContentDigest: measure.Hash(made.ContentDigest),
+		}
 		encoded, err := record.Encode()
 		if err == nil {
 			err = atomicfile.WriteFile(f.newRecord, encoded, 0o644)

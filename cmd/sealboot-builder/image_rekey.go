@@ -47,8 +47,8 @@ func (a *app) imageRekeyCommand() *cobra.Command {
 		Short: "Change a finished disk's passphrase, or its volume key",
 		Long: `rekey replaces the passphrase in --key-file by the one in --new-key-file, in place: in a QCOW2 image, a
 raw image or a block device that nothing else has open. Killed at any moment, the disk opens with the old passphrase or
-with the new one; run it again then. The boot record holds on, since the header pin does not cover key slots. Give the
-key server the new passphrase too (sealboot keyserver register): it has to hand out the one that opens the disk.
+with the new one; run it again then. The boot record holds on, since the header pin does not cover key slots. From then on
+the key server must hand out the new passphrase.
 
 With --reencrypt, rekey leaves DISK as it is and writes the same disk with a new volume key to --output, a QCOW2 image
 that appears when it is whole. The disk's UUID stays, since the firmware asks for it, so that firmware and launch

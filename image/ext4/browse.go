@@ -25,8 +25,8 @@ func (f *Reader) Node(path string) (*Node, error) {
 	return &Node{f, n}, nil
 }
 
-// Clean says whether the file system was unmounted cleanly; the error is ErrUnclean with what is left to do. What changed last in
-// one that was not may be in its journal alone: NewEditor replays that.
+// Clean says whether the file system was unmounted cleanly; the error is ErrUnclean with what is left to do. What
+// changed last in one that was not may be in its journal alone: NewEditor replays that.
 func (f *Reader) Clean() error { return f.clean() }
 
 // Sockets are no entries elsewhere, since they mean nothing on a disk; but a listing shows what is there.
@@ -115,8 +115,8 @@ func (c *content) Stored() int64 {
 	return total
 }
 
-// Walk calls use for a node under the path "/" and, if it is a folder, for all below it: parents first, names in order. It
-// also walks a file system that was not unmounted cleanly.
+// Walk calls use for a node under the path "/" and, if it is a folder, for all below it: parents first, names in order.
+// It also walks a file system that was not unmounted cleanly.
 func (d *Node) Walk(ctx context.Context, use func(path string, n *Node) error) error {
 	t := &nodeWalk{ctx: ctx, use: use, left: int64(d.f.blocks) * int64(d.f.blockSize) / entryLeast, folders: map[uint32]string{}}
 	return t.visit("/", d)
@@ -168,7 +168,8 @@ func (t *nodeWalk) visit(path string, d *Node) error {
 	return nil
 }
 
-// Tree is the node, and all below it, as a source: of several names of one file the first has the content. Sockets are left out.
+// Tree is the node, and all below it, as a source: of several names of one file the first has the content. Sockets are
+// left out.
 func (d *Node) Tree(ctx context.Context, use source.WalkFunc) error {
 	first := map[uint32]string{}
 	return d.Walk(ctx, func(path string, d *Node) error {

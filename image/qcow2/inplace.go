@@ -21,11 +21,11 @@ type SyncFile interface {
 // InPlace writes to the disk in an image that is already there: a few clusters, as those of a LUKS header. Nobody else
 // may have the image open.
 //
-// Bytes that have a place in the file are written there, if the place is theirs alone: no compressed
-// cluster, none that a snapshot shares, none whose reference count is not one. Others get a place first, in this order, with a
-// sync between: reference counts and zeros as content; the entry of the L2 table. Whenever the power goes, and whichever
-// sectors of a write reached the device, every reference has its count. What can stay behind are clusters with a count and no
-// reference (Summary.Leaked), which hurt nobody; the next InPlace takes them first.
+// Bytes that have a place in the file are written there, if the place is theirs alone: no compressed cluster, none that
+// a snapshot shares, none whose reference count is not one. Others get a place first, in this order, with a sync
+// between: reference counts and zeros as content; the entry of the L2 table. Whenever the power goes, and whichever
+// sectors of a write reached the device, every reference has its count. What can stay behind are clusters with a count
+// and no reference (Summary.Leaked), which hurt nobody; the same change, made again, takes the same ones.
 //
 // A Reader that was opened before does not see the changes.
 type InPlace struct {

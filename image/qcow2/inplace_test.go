@@ -34,7 +34,8 @@ func inPlace(t testing.TB, file *synced) (*InPlace, error) {
 	return NewInPlace(t.Context(), file, r)
 }
 
-// TestInPlace writes all over images as several programs and cluster sizes make them; QEMU agrees with every byte and count.
+// TestInPlace writes all over images as several programs and cluster sizes make them; QEMU agrees with every byte and
+// count.
 func TestInPlace(t *testing.T) {
 	qemuImg := testtool.Program(t, "qemu-img")
 	const size = 8 << 20

@@ -35,8 +35,8 @@ type Unpacked struct {
 	Bytes                 int64 // of content, holes not counted
 }
 
-// Folder makes a new folder of the tree. It appears under its name when it is whole; after an error nothing is left. A tree
-// that is one file becomes a file.
+// Folder makes a new folder of the tree. It appears under its name when it is whole; after an error nothing is left. A
+// tree that is one file becomes a file.
 //
 // Modes, times, symbolic links, hard links and holes are kept; extended attributes are not: Tar keeps those.
 func Folder(ctx context.Context, name string, walk Walk, o Options) (*Unpacked, error) {
@@ -212,8 +212,8 @@ func (f *folder) device(name string, e source.Entry) error {
 	return f.own(name, e, true)
 }
 
-// finish gives folders their modes and times, the deepest first, makes all durable and gives the tree its name. The tree's
-// own mode comes last: a folder that its owner may not write to cannot be moved.
+// finish gives folders their modes and times, the deepest first, makes all durable and gives the tree its name. The
+// tree's own mode comes last: a folder that its owner may not write to cannot be moved.
 func (f *folder) finish(name string) error {
 	here, err := f.root.Open(".")
 	if err != nil {

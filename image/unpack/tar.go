@@ -12,9 +12,9 @@ import (
 // paxXattr is the pax record of an extended attribute (GNU tar, star).
 const paxXattr = "SCHILY.xattr."
 
-// Tar writes the tree as a tar archive (POSIX pax) with all that a file system keeps: owners, modes, times, links, devices and
-// extended attributes. Paths begin with "./"; a tree that is one file has that name in it. most is as in Options. After an error the
-// archive has no end mark.
+// Tar writes the tree as a tar archive (POSIX pax) with all that a file system keeps: owners, modes, times, links,
+// devices and extended attributes. Paths begin with "./"; a tree that is one file has that name in it. most is as in
+// Options. After an error the archive has no end mark.
 func Tar(ctx context.Context, out io.Writer, walk Walk, most int64, name string) error {
 	w := tar.NewWriter(out)
 	left := &budget{most}
