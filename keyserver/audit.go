@@ -34,12 +34,15 @@ const (
 	EventRollBack Event = "roll-back-secret"
 	EventBackup   Event = "backup"  // of the whole store
 	EventRestore  Event = "restore" // this store was made from a backup
+
+	EventAddPrincipal    Event = "add-principal" // with its credential's beginning, roles and end as reason
+	EventRemovePrincipal Event = "remove-principal"
 )
 
 // Events lists them.
 func Events() []Event {
 	return []Event{EventRegister, EventSession, EventRelease, EventExpire, EventRevoke, EventUnrevoke, EventPolicy,
-		EventPut, EventRotate, EventConfirm, EventRollBack, EventBackup, EventRestore}
+		EventPut, EventRotate, EventConfirm, EventRollBack, EventBackup, EventRestore, EventAddPrincipal, EventRemovePrincipal}
 }
 
 // Entry is one decision. It holds no secret, and nothing that a host sent except in a checked form.

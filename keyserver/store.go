@@ -49,6 +49,7 @@ type Store struct {
 	random     io.Reader
 	parsed     imageCache
 	revoked    revocationCache
+	known      principalCache
 
 	observing sync.Mutex // of those who add observers
 	observers atomic.Pointer[[]Observer]
