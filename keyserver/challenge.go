@@ -20,6 +20,9 @@ import (
 // refused with its report, like a wrong digest.
 func (s *Server) OpenChallenge(ctx context.Context, from Source, r wire.ChallengeRequest) (wire.Challenge, error) {
 	now := s.now()
+	if !s.images.Allow(r.Image, now) {
+		return wire.Challenge{}, refusef(wire.TooManyRequests, "image %s is asked for too often", r.Image)
+	}
 	entry := Entry{Time: now, Event: EventSession, Request: from.Request, Source: from.Address, Image: r.Image, Kind: string(kindSNP)}
 	f, err := s.store.find(ctx, r.Image)
 	if err != nil {

@@ -92,11 +92,11 @@ func serveChild(dir string) error {
 	if err != nil {
 		return err
 	}
-	key, err := ParseKey(in[:KeyTextSize])
+	key, err := NewKey(in[:keySize])
 	if err != nil {
 		return err
 	}
-	root, err := sev.ParseRootDigest(string(in[KeyTextSize:]))
+	root, err := sev.ParseRootDigest(string(in[keySize:]))
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func serveChild(dir string) error {
 	if err != nil {
 		return err
 	}
-	s, err := NewServer(Config{Rate: maxRate, SNP: reports, Store: store, Roots: sev.RootSet{root: "test"}, Random: cryptorand.Reader, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	s, err := NewServer(Config{Rate: maxRate, ImageRate: maxRate, SNP: reports, Store: store, Roots: sev.RootSet{root: "test"}, Random: cryptorand.Reader, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -169,10 +169,7 @@ func (g *snpGuest) asking() asking {
 // audit's chain holds, and each packet that came out is in it.
 func TestKilled(t *testing.T) {
 	const rounds, clients = 8, 12
-	text, err := NewKeyText(cryptorand.Reader)
-	must(t, err)
-	key, err := ParseKey(text)
-	must(t, err)
+	raw, key := newKey(t)
 	dir := newLocation(t)
 	must(t, CreateStore(t.Context(), dir, key, time.Now()))
 	s, err := OpenStore(t.Context(), dir, key, cryptorand.Reader, time.Now())
@@ -186,7 +183,7 @@ func TestKilled(t *testing.T) {
 	released := make(map[string]int) // packets that came out, by session
 	cut := 0
 	for range rounds {
-		c := startChild(t, dir, text)
+		c := startChild(t, dir, raw)
 		var asking []asking
 		for range clients / 2 {
 			h, g := newLaunch(platforms()[0], "web"), newGuest(t, "web")
@@ -210,7 +207,7 @@ func TestKilled(t *testing.T) {
 		}
 		c.kill(t)
 		all.Wait()
-		c = startChild(t, dir, text)
+		c = startChild(t, dir, raw)
 		for i, a := range asking {
 			if got[i] == nil {
 				released[a.id]++

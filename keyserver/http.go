@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealboot/sealboot/keyserver/access"
 	"github.com/sealboot/sealboot/keyserver/wire"
 )
 
@@ -78,7 +79,7 @@ func answer[Q any, A interface{ Encode() ([]byte, error) }](s *Server, success i
 				s.problem(w, r, from, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 			}
 		}()
-		if !s.limiter.allow(from.Address, began) {
+		if !s.sources.Allow(access.SourceOf(from.Address), began) {
 			s.problem(w, r, from, refusef(wire.TooManyRequests, "source asks too often"))
 			return
 		}

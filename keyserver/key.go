@@ -6,7 +6,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +15,7 @@ import (
 	"github.com/sealboot/sealboot/keyserver/auditlog"
 )
 
-// keySize is the length of a store key in bytes.
+// keySize is the length of a store key in bytes. Package storekey gets them from where they are kept.
 const keySize = 32
 
 // ErrSealed says that a sealed value does not open: it is another row's, was changed, or belongs to another key.
@@ -104,37 +103,3 @@ func joined(parts [][]byte) []byte {
 
 // number is a part for joined.
 func number(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
-
-// keyPrefix begins the text form of a store key, one line; 64 hexadecimal digits follow.
-const keyPrefix = "sealboot-store-key-1 "
-
-// KeyTextSize is the length of a store key's text form in bytes.
-const KeyTextSize = len(keyPrefix) + 2*keySize + 1
-
-// NewKeyText makes a store key and gives its text form, for a file that only its owner may read. The caller
-// wipes it.
-func NewKeyText(random io.Reader) ([]byte, error) {
-	raw := make([]byte, keySize)
-	defer clear(raw)
-	if _, err := io.ReadFull(random, raw); err != nil {
-		return nil, fmt.Errorf("make store key: %w", err)
-	}
-	text := make([]byte, 0, KeyTextSize)
-	return append(hex.AppendEncode(append(text, keyPrefix...), raw), '\n'), nil
-}
-
-// ErrNotKey says that a text is no store key. The text is not repeated: it may be one with a slip in it.
-var ErrNotKey = errors.New("not a store key")
-
-// ParseKey reads the text form.
-func ParseKey(text []byte) (*Key, error) {
-	if len(text) != KeyTextSize || string(text[:len(keyPrefix)]) != keyPrefix || text[KeyTextSize-1] != '\n' {
-		return nil, ErrNotKey
-	}
-	raw := make([]byte, keySize)
-	defer clear(raw)
-	if _, err := hex.Decode(raw, text[len(keyPrefix):KeyTextSize-1]); err != nil {
-		return nil, ErrNotKey
-	}
-	return NewKey(raw)
-}

@@ -77,6 +77,22 @@ func (b *syncBuffer) bytes() []byte {
 	return slices.Clone(b.b.Bytes())
 }
 
+// newKey makes a store key: the bytes, for another process, and the Key.
+func newKey(t testing.TB) ([]byte, *Key) {
+	t.Helper()
+	raw := make([]byte, keySize)
+	rand.Read(raw)
+	key, err := NewKey(raw)
+	must(t, err)
+	return raw, key
+}
+
+func testKey(t testing.TB) *Key {
+	t.Helper()
+	_, key := newKey(t)
+	return key
+}
+
 // newLab starts a server; change may alter its configuration.
 func newLab(t testing.TB, change ...func(*Config)) *lab {
 	t.Helper()
@@ -86,14 +102,11 @@ func newLab(t testing.TB, change ...func(*Config)) *lab {
 // newLabAt makes the store in a location.
 func newLabAt(t testing.TB, location string, change ...func(*Config)) *lab {
 	t.Helper()
-	text, err := NewKeyText(rand.Reader)
-	must(t, err)
-	key, err := ParseKey(text)
-	must(t, err)
+	key := testKey(t)
 	l := &lab{t: t, dir: location, key: key, log: new(syncBuffer), now: time.Now().Truncate(time.Second), limits: defaultLimits}
 	l.limits.stop = 500 * time.Millisecond // a client's spare connections are not waited for
 	must(t, CreateStore(t.Context(), l.dir, key, l.clock()))
-	l.config = Config{Rate: maxRate, Roots: sev.AMDRoots(), Random: rand.Reader, Now: l.clock, Log: slog.New(slog.NewJSONHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	l.config = Config{Rate: maxRate, ImageRate: maxRate, Roots: sev.AMDRoots(), Random: rand.Reader, Now: l.clock, Log: slog.New(slog.NewJSONHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	for _, p := range platforms()[:2] {
 		digest, err := p.Chain.ARK.KeyDigest()
 		must(t, err)

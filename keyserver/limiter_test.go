@@ -1,7 +1,6 @@
 package keyserver
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -33,35 +32,22 @@ func TestRateLimit(t *testing.T) {
 	refusedAs(t, newLaunch(platforms()[0], "web").begin(t.Context(), l.client), wire.TooManyRequests)
 }
 
-// TestSources counts addresses together that one host has, and keeps a bounded number of them.
-func TestSources(t *testing.T) {
-	l, now := newLimiter(1), time.Unix(0, 0)
-	use := func(address string) (n int) {
-		for l.allow(address, now) {
-			n++
-		}
-		return n
+// TestImageRate asks in the name of one image until that was enough, by both ways in; another name, known or not, is another.
+func TestImageRate(t *testing.T) {
+	l := newSNPLab(t, func(c *Config) { c.ImageRate = 1 })
+	l.register("other")
+	for range burstSeconds - 2 {
+		must(t, newLaunch(platforms()[0], "web").begin(t.Context(), l.client))
 	}
-	for _, c := range []struct {
-		address string
-		want    int
-	}{
-		{"192.0.2.1", burstSeconds}, {"192.0.2.1", 0}, {"::ffff:192.0.2.1", 0}, {"192.0.2.2", burstSeconds},
-		{"2001:db8::1", burstSeconds}, {"2001:db8::2", 0}, {"2001:db8:0:1::1", burstSeconds}, {"fe80::1%eth0", burstSeconds}, {"fe80::1%eth1", 0},
-		{"unknown", burstSeconds}, {"other", 0},
-	} {
-		if n := use(c.address); n != c.want {
-			t.Errorf("%s may ask %d times, want %d", c.address, n, c.want)
-		}
+	l.good("web")
+	must(t, newGuest(t, "web").begin(t.Context(), l.client))
+	refusedAs(t, newLaunch(platforms()[1], "web").begin(t.Context(), l.client), wire.TooManyRequests)
+	refusedAs(t, newGuest(t, "web").begin(t.Context(), l.client), wire.TooManyRequests)
+	l.good("other")
+	for range burstSeconds {
+		must(t, newLaunch(platforms()[0], "nobody").begin(t.Context(), l.client))
 	}
-	for i := range 3 * maxSources {
-		l.allow(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), now)
-		l.allow("192.0.2.1", now)
-	}
-	if n := len(l.young) + len(l.old); n > 2*maxSources {
-		t.Errorf("%d sources are remembered", n)
-	}
-	if n := use("192.0.2.1"); n != 0 {
-		t.Errorf("a source that kept asking was forgotten: it may ask %d times", n)
-	}
+	refusedAs(t, newLaunch(platforms()[0], "nobody").begin(t.Context(), l.client), wire.TooManyRequests)
+	l.wait(time.Second)
+	l.good("web")
 }

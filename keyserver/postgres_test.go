@@ -189,15 +189,6 @@ func serverCertificate(t *testing.T) pemPair {
 	return pemPair{pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})}
 }
 
-func testKey(t testing.TB) *Key {
-	t.Helper()
-	text, err := NewKeyText(rand.Reader)
-	must(t, err)
-	key, err := ParseKey(text)
-	must(t, err)
-	return key
-}
-
 // TestDatabaseComesBack kills the database under a server: nothing is released meanwhile, and afterwards once.
 func TestDatabaseComesBack(t *testing.T) {
 	postgresAlone(t)

@@ -167,6 +167,7 @@ func TestConfigNeeds(t *testing.T) {
 		"no root": func(c *Config) { c.Roots = sev.RootSet{} }, "no time": func(c *Config) { c.SessionTTL = -1 },
 		"too much time": func(c *Config) { c.SessionTTL = 25 * time.Hour }, "no sessions": func(c *Config) { c.MaxSessions = -1 },
 		"no requests": func(c *Config) { c.Rate = -1 }, "too many requests": func(c *Config) { c.Rate = maxRate + 1 },
+		"none for an image": func(c *Config) { c.ImageRate = -1 }, "too many for an image": func(c *Config) { c.ImageRate = maxRate + 1 },
 	} {
 		c := l.config
 		spoil(&c)

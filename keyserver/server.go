@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 
+	"github.com/sealboot/sealboot/keyserver/access"
 	"github.com/sealboot/sealboot/keyserver/auditlog"
 	"github.com/sealboot/sealboot/keyserver/metrics"
 	"github.com/sealboot/sealboot/keyserver/snp"
@@ -21,13 +23,15 @@ const (
 	DefaultSessionTTL  = 5 * time.Minute
 	DefaultMaxSessions = 4096
 	DefaultRate        = 20
+	DefaultImageRate   = 20
 	minSessionTTL      = time.Second
 	maxSessionTTL      = 24 * time.Hour
 	maxMaxSessions     = 1 << 20
 	maxRate            = 1_000_000
+	burstSeconds       = 5 // of a rate may come at once
 )
 
-// Config says how a server works. All but SNP and the last three must be given.
+// Config says how a server works. All but SNP and the last four must be given.
 type Config struct {
 	Store  *Store
 	Roots  sev.RootSet // trusted to speak for platforms
@@ -39,6 +43,7 @@ type Config struct {
 	SessionTTL  time.Duration // from the session to its measurement; 0: DefaultSessionTTL
 	MaxSessions int           // open at once: the oldest give way; 0: DefaultMaxSessions
 	Rate        int           // requests a second from one source, with bursts of five seconds' worth; 0: DefaultRate
+	ImageRate   int           // sessions and challenges a second in the name of one image, likewise; 0: DefaultImageRate
 }
 
 // Server makes sessions and releases secrets. It is safe for concurrent use, and keeps nothing that a restart
@@ -54,7 +59,8 @@ type Server struct {
 	maxSessions int
 	working     chan struct{}
 	limits      limits
-	limiter     *limiter
+	sources     *access.Limiter[netip.Prefix]
+	images      *access.Limiter[string]
 	decoy       *found           // what is judged where there is no image
 	metrics     *metrics.Metrics // nil: nobody counts
 }
@@ -70,6 +76,9 @@ func NewServer(c Config) (*Server, error) {
 	if c.Rate == 0 {
 		c.Rate = DefaultRate
 	}
+	if c.ImageRate == 0 {
+		c.ImageRate = DefaultImageRate
+	}
 	switch {
 	case c.Store == nil || c.Random == nil || c.Now == nil || c.Log == nil:
 		return nil, errors.New("key server needs a store, randomness, a clock and a log")
@@ -81,6 +90,8 @@ func NewServer(c Config) (*Server, error) {
 		return nil, fmt.Errorf("%d open sessions: not between 1 and %d", c.MaxSessions, maxMaxSessions)
 	case c.Rate < 1 || c.Rate > maxRate:
 		return nil, fmt.Errorf("%d requests a second: not between 1 and %d", c.Rate, maxRate)
+	case c.ImageRate < 1 || c.ImageRate > maxRate:
+		return nil, fmt.Errorf("%d requests a second for an image: not between 1 and %d", c.ImageRate, maxRate)
 	}
 	if _, err := c.Store.key.readHead(context.Background(), c.Store.read); err != nil {
 		return nil, fmt.Errorf("make key server: %w", err)
@@ -93,7 +104,8 @@ func NewServer(c Config) (*Server, error) {
 		c.Log.Info("audit signed", "rows", p.Size, "hash", p.Hash, "note", string(note)) // logs go elsewhere: so does the checkpoint
 	}})
 	return &Server{decoy: decoy, store: c.Store, chains: newChains(c.Roots), snp: c.SNP, random: c.Random, now: c.Now, log: c.Log,
-		ttl: c.SessionTTL, maxSessions: c.MaxSessions, working: make(chan struct{}, maxWorking), limits: defaultLimits, limiter: newLimiter(c.Rate)}, nil
+		ttl: c.SessionTTL, maxSessions: c.MaxSessions, working: make(chan struct{}, maxWorking), limits: defaultLimits,
+		sources: access.NewLimiter[netip.Prefix](float64(c.Rate), burstSeconds*c.Rate), images: access.NewLimiter[string](float64(c.ImageRate), burstSeconds*c.ImageRate)}, nil
 }
 
 // Source says who asks, for log and audit.
@@ -107,6 +119,9 @@ type Source struct {
 // host cannot ask which images there are.
 func (s *Server) OpenSession(ctx context.Context, from Source, r wire.SessionRequest) (wire.Session, error) {
 	now := s.now()
+	if !s.images.Allow(r.Image, now) {
+		return wire.Session{}, refusef(wire.TooManyRequests, "image %s is asked for too often", r.Image)
+	}
 	entry := Entry{Time: now, Event: EventSession, Request: from.Request, Source: from.Address, Image: r.Image}
 	p, refusal := s.chains.verify(r)
 	if refusal != nil {

@@ -101,11 +101,8 @@ func (s *tally) count(t *testing.T, h *launch, err error) {
 // nothing is released twice, nothing that was answered is lost, and the audit's chain holds.
 func TestServersOnOneStore(t *testing.T) {
 	const servers, clients, kills = 3, 8, 15
-	text, err := NewKeyText(cryptorand.Reader)
-	must(t, err)
-	key, err := ParseKey(text)
-	must(t, err)
-	f := &fleet{key: text}
+	raw, key := newKey(t)
+	f := &fleet{key: raw}
 	var database *testtool.Postgres // of its own, for it is killed too
 	if onPostgres() {
 		database = testtool.StartPostgres(t)
@@ -121,7 +118,7 @@ func TestServersOnOneStore(t *testing.T) {
 	_, err = s.Register(t.Context(), Registration{Name: "web", Record: testRecord(), Policy: DefaultPolicy(), Passphrase: testPassphrase}, time.Now())
 	must(t, err)
 	for range servers {
-		f.servers = append(f.servers, startChild(t, f.location, text))
+		f.servers = append(f.servers, startChild(t, f.location, raw))
 	}
 	defer func() {
 		for _, c := range f.servers {
@@ -204,10 +201,7 @@ func (s *tally) released() int {
 // TestCreateOnce lets several servers make the store at the same time: one does.
 func TestCreateOnce(t *testing.T) {
 	const servers = 8
-	text, err := NewKeyText(cryptorand.Reader)
-	must(t, err)
-	key, err := ParseKey(text)
-	must(t, err)
+	key := testKey(t)
 	location := newLocation(t)
 	var all sync.WaitGroup
 	results := make([]error, servers)

@@ -1,7 +1,6 @@
 package keyserver
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -190,10 +189,7 @@ func TestEndedSessionStaysEnded(t *testing.T) {
 func TestWrongKey(t *testing.T) {
 	l := newLab(t)
 	l.stop()
-	text, err := NewKeyText(rand.Reader)
-	must(t, err)
-	other, err := ParseKey(text)
-	must(t, err)
+	other := testKey(t)
 	if _, err := OpenStore(t.Context(), l.dir, other, rand.Reader, l.clock()); !errors.Is(err, ErrWrongKey) {
 		t.Errorf("got %v", err)
 	}
@@ -208,33 +204,11 @@ func TestWrongKey(t *testing.T) {
 // TestCutOffMaking opens a folder in which the making of a store was cut off.
 func TestCutOffMaking(t *testing.T) {
 	sqliteAlone(t, "PostgreSQL has the whole store or nothing")
-	text, err := NewKeyText(rand.Reader)
-	must(t, err)
-	key, err := ParseKey(text)
-	must(t, err)
+	key := testKey(t)
 	half := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(half, databaseName), nil, 0o600))
 	if _, err := OpenStore(t.Context(), half, key, rand.Reader, time.Now()); err == nil || !strings.Contains(err.Error(), "never finished") {
 		t.Errorf("got %v", err)
-	}
-}
-
-// TestKeyText spoils a store key's text.
-func TestKeyText(t *testing.T) {
-	good, err := NewKeyText(rand.Reader)
-	must(t, err)
-	if _, err := ParseKey(good); err != nil {
-		t.Fatal(err)
-	}
-	for name, bad := range map[string][]byte{
-		"empty": nil, "no line end": good[:len(good)-1], "two line ends": append(bytes.Clone(good), '\n'),
-		"other prefix": append([]byte("Sealboot"), good[8:]...), "not hex": bytes.Replace(good, good[30:31], []byte("x"), 1),
-	} {
-		if _, err := ParseKey(bad); !errors.Is(err, ErrNotKey) {
-			t.Errorf("%s: %v", name, err)
-		} else if strings.Contains(err.Error(), string(good[40:60])) {
-			t.Errorf("%s: error repeats the key", name)
-		}
 	}
 }
 

@@ -26,7 +26,7 @@ const (
 	TooLarge          Class = "too-large"             // 413: more than MaxBody
 	UnsupportedMedia  Class = "unsupported-media"     // 415: not application/json
 	UntrustedPlatform Class = "untrusted-platform"    // 422: certificates do not lead to a trusted root
-	TooManyRequests   Class = "too-many-requests"     // 429: this source asks too often
+	TooManyRequests   Class = "too-many-requests"     // 429: this source asks too often, or too much is asked in an image's name
 	Internal          Class = "internal"              // 500: the server's own trouble
 	Busy              Class = "busy"                  // 503: try again later
 	problemPrefix           = "urn:sealboot:problem:" // a Problem's type is this and the class
