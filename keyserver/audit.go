@@ -37,12 +37,13 @@ const (
 
 	EventAddPrincipal    Event = "add-principal" // with its credential's beginning, roles and end as reason
 	EventRemovePrincipal Event = "remove-principal"
+	EventAdmin           Event = "admin" // a request of an administrator that was refused
 )
 
 // Events lists them.
 func Events() []Event {
 	return []Event{EventRegister, EventSession, EventRelease, EventExpire, EventRevoke, EventUnrevoke, EventPolicy,
-		EventPut, EventRotate, EventConfirm, EventRollBack, EventBackup, EventRestore, EventAddPrincipal, EventRemovePrincipal}
+		EventPut, EventRotate, EventConfirm, EventRollBack, EventBackup, EventRestore, EventAddPrincipal, EventRemovePrincipal, EventAdmin}
 }
 
 // Entry is one decision. It holds no secret, and nothing that a host sent except in a checked form.

@@ -161,6 +161,15 @@ func (s *Store) Checkpoint(ctx context.Context, now time.Time) (note []byte, err
 	return note, err
 }
 
+// LastCheckpoint gives the newest checkpoint that there is; nil if there is none.
+func (s *Store) LastCheckpoint(ctx context.Context) ([]byte, error) {
+	notes, err := s.readCheckpoints(ctx, s.read, 1)
+	if err != nil || len(notes) == 0 {
+		return nil, err
+	}
+	return notes[0].note, nil
+}
+
 // CheckpointDue signs the rows that have waited for a checkpoint long enough: those after which no other came. It gives
 // nothing if none is due.
 func (s *Store) CheckpointDue(ctx context.Context, now time.Time) (note []byte, err error) {

@@ -27,7 +27,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer, now time.Time) error {
 }
 
 func (s *Store) backup(ctx context.Context, w io.Writer, now time.Time) error {
-	err := s.write(ctx, func(t *transaction) error { return t.audit(Entry{Time: now, Event: EventBackup}) })
+	err := s.write(ctx, func(t *transaction) error { return t.audit(Entry{Time: now, Event: EventBackup}.by(ctx)) })
 	if err != nil {
 		return err
 	}

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"mime"
 	"net"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -22,50 +22,83 @@ import (
 // request does not count.
 const maxWorking = 256
 
+// route is a method and a path that are answered.
+type route struct {
+	method, path string
+	handler      http.HandlerFunc
+}
+
+// routes are those of PROTOCOL.md for hosts and guests.
+func (s *Server) routes() []route {
+	list := []route{
+		{"POST", "/v1/sessions", answer(s, http.StatusCreated, wire.DecodeSessionRequest,
+			func(ctx context.Context, r *http.Request, from Source, m wire.SessionRequest) (wire.Session, error) {
+				return s.OpenSession(ctx, from, m)
+			})},
+		{"POST", "/v1/sessions/{id}/measurement", answer(s, http.StatusOK, wire.DecodeMeasurementRequest,
+			func(ctx context.Context, r *http.Request, from Source, m wire.MeasurementRequest) (wire.Packet, error) {
+				return s.Release(ctx, from, r.PathValue("id"), m)
+			})},
+		{"POST", "/v1/sessions/{id}/confirmation", answer(s, http.StatusNoContent, wire.DecodeConfirmationRequest,
+			func(ctx context.Context, r *http.Request, from Source, m wire.ConfirmationRequest) (nothing, error) {
+				return nothing{}, s.Confirm(ctx, from, r.PathValue("id"), m)
+			})},
+		{"GET", "/v1/health", s.health},
+	}
+	if s.snp != nil {
+		list = append(list, route{"POST", "/v1/challenges", answer(s, http.StatusCreated, wire.DecodeChallengeRequest,
+			func(ctx context.Context, r *http.Request, from Source, m wire.ChallengeRequest) (wire.Challenge, error) {
+				return s.OpenChallenge(ctx, from, m)
+			})}, route{"POST", "/v1/challenges/{id}/report", answer(s, http.StatusOK, wire.DecodeReportRequest,
+			func(ctx context.Context, r *http.Request, from Source, m wire.ReportRequest) (wire.SealedSecret, error) {
+				return s.Report(ctx, from, r.PathValue("id"), m)
+			})})
+	}
+	return list
+}
+
+// Routes lists what Handler answers, as "METHOD PATH", without what is below /v1/admin/.
+func (s *Server) Routes() []string {
+	var list []string
+	for _, r := range s.routes() {
+		list = append(list, r.method+" "+r.path)
+	}
+	return list
+}
+
 // Handler answers the requests of PROTOCOL.md.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/sessions", answer(s, http.StatusCreated, wire.DecodeSessionRequest,
-		func(ctx context.Context, r *http.Request, from Source, m wire.SessionRequest) (wire.Session, error) {
-			return s.OpenSession(ctx, from, m)
-		}))
-	mux.HandleFunc("POST /v1/sessions/{id}/measurement", answer(s, http.StatusOK, wire.DecodeMeasurementRequest,
-		func(ctx context.Context, r *http.Request, from Source, m wire.MeasurementRequest) (wire.Packet, error) {
-			return s.Release(ctx, from, r.PathValue("id"), m)
-		}))
-	mux.HandleFunc("POST /v1/sessions/{id}/confirmation", answer(s, http.StatusNoContent, wire.DecodeConfirmationRequest,
-		func(ctx context.Context, r *http.Request, from Source, m wire.ConfirmationRequest) (nothing, error) {
-			return nothing{}, s.Confirm(ctx, from, r.PathValue("id"), m)
-		}))
-	mux.HandleFunc("GET /v1/health", s.health)
-	paths := map[string]string{
-		"/v1/sessions": "POST", "/v1/sessions/{id}/measurement": "POST",
-		"/v1/sessions/{id}/confirmation": "POST", "/v1/health": "GET, HEAD",
-	}
-	if s.snp != nil {
-		mux.HandleFunc("POST /v1/challenges", answer(s, http.StatusCreated, wire.DecodeChallengeRequest,
-			func(ctx context.Context, r *http.Request, from Source, m wire.ChallengeRequest) (wire.Challenge, error) {
-				return s.OpenChallenge(ctx, from, m)
-			}))
-		mux.HandleFunc("POST /v1/challenges/{id}/report", answer(s, http.StatusOK, wire.DecodeReportRequest,
-			func(ctx context.Context, r *http.Request, from Source, m wire.ReportRequest) (wire.SealedSecret, error) {
-				return s.Report(ctx, from, r.PathValue("id"), m)
-			}))
-		paths["/v1/challenges"], paths["/v1/challenges/{id}/report"] = "POST", "POST"
-	}
-	for path, allow := range paths {
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+	for _, route := range s.routes() { // each path has one method
+		allow := route.method
+		if allow == "GET" {
+			allow = "GET, HEAD"
+		}
+		mux.HandleFunc(route.method+" "+route.path, route.handler)
+		mux.HandleFunc(route.path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Allow", allow)
 			s.problem(w, r, s.source(r), refusef(wire.MethodNotAllowed, "method %q", clean(r.Method)))
 		})
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	notFound := func(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, r, s.source(r), refusef(wire.NotFound, "no such path"))
+	}
+	mux.HandleFunc("/", notFound)
+	if s.admin != nil {
+		mux.Handle("/v1/admin/", s.admin)
+		mux.HandleFunc("/v1/admin", notFound)
+	}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if at := r.URL.EscapedPath(); path.Clean(at) != at { // a ServeMux would redirect, which is no answer of the protocol
+			notFound(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
 	})
 	if s.metrics != nil {
-		return s.metrics.Count(mux)
+		return s.metrics.Count(handler)
 	}
-	return mux
+	return handler
 }
 
 // answer makes the handler of one kind of request.
@@ -122,10 +155,7 @@ type nothing struct{}
 func (nothing) Encode() ([]byte, error) { return nil, nil }
 
 func checkMedia(h http.Header) *Refusal {
-	media, parameters, err := mime.ParseMediaType(h.Get("Content-Type"))
-	charset, has := parameters["charset"]
-	if err != nil || media != wire.MediaType || len(h.Values("Content-Type")) != 1 ||
-		has && !strings.EqualFold(charset, "utf-8") || len(h.Values("Content-Encoding")) != 0 {
+	if !wire.IsMessage(h) {
 		return refusef(wire.UnsupportedMedia, "body is not plain %s", wire.MediaType)
 	}
 	return nil
@@ -144,7 +174,7 @@ func (s *Server) problem(w http.ResponseWriter, r *http.Request, from Source, er
 	class, level, reason := wire.Internal, slog.LevelError, ""
 	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
 		class, level, err, reason = refusal.Class, slog.LevelWarn, refusal.Cause, refusal.Reason
-	} else if s.store.busy(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errClosed) {
+	} else if s.store.Busy(err) {
 		class, level = wire.Busy, slog.LevelWarn
 	}
 	facts := []any{"request", from.Request, "source", from.Address, "route", r.Pattern, "status", class.Status(), "class", class, "cause", err}

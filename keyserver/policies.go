@@ -12,6 +12,12 @@ import (
 // SetPolicy gives an image another policy, and the policy's version. It counts at once, for open sessions too; those whose
 // guest policy it changes are over.
 func (s *Store) SetPolicy(ctx context.Context, name string, p Policy, now time.Time) (version int64, err error) {
+	return s.ReplacePolicy(ctx, name, 0, p, now)
+}
+
+// ReplacePolicy is SetPolicy if the policy that it replaces is of that version; otherwise the error is ErrChanged. 0 stands for whatever
+// it is.
+func (s *Store) ReplacePolicy(ctx context.Context, name string, replaces int64, p Policy, now time.Time) (version int64, err error) {
 	text, err := p.Encode()
 	if err != nil {
 		return 0, fmt.Errorf("set policy: %w", err)
@@ -20,6 +26,9 @@ func (s *Store) SetPolicy(ctx context.Context, name string, p Policy, now time.T
 		m, err := t.image(name)
 		if err != nil {
 			return err
+		}
+		if replaces != 0 && replaces != m.policyVersion {
+			return fmt.Errorf("%w: policy is at version %d, not %d", ErrChanged, m.policyVersion, replaces)
 		}
 		for _, way := range p.Modes() {
 			if !hasDigest(m.record, way) {

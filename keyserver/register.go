@@ -26,6 +26,7 @@ type Registration struct {
 	Passphrase []byte   // of the disk; sealed in the store
 	Secrets    []Secret // others
 	Replace    bool     // an image of that name may be there
+	Replaces   int64    // with Replace: it must be there in this version; 0: whatever is there
 }
 
 // Secret is a secret under the GUID of its entry in the guest's secret table.
@@ -40,6 +41,8 @@ var (
 	ErrImageThere = errors.New("an image of that name is registered")
 	ErrNoDigest   = errors.New("record has no launch digest of the mode that the policy asks for")
 	ErrNoSecret   = errors.New("no passphrase given")
+	// ErrChanged says that an image or a policy is not of the version that was to be replaced: somebody else was faster.
+	ErrChanged = errors.New("was changed meanwhile: look at it again")
 )
 
 // Validate gives every complaint at once: an image that is taken can also be served.
@@ -136,11 +139,13 @@ func (t *transaction) register(ctx context.Context, r Registration, m *image, no
 	}
 	have, err := t.image(r.Name)
 	switch {
-	case errors.Is(err, ErrNoImage):
+	case errors.Is(err, ErrNoImage) && r.Replaces == 0:
 	case err != nil:
 		return err
 	case !r.Replace:
 		return fmt.Errorf("%w: %s", ErrImageThere, r.Name)
+	case r.Replaces != 0 && r.Replaces != have.version:
+		return fmt.Errorf("%w: image is at version %d, not %d", ErrChanged, have.version, r.Replaces)
 	default:
 		m.version, m.policyVersion = have.version+1, have.policyVersion+1
 		_, again := revoked.find(RevokedImage, r.Name)

@@ -55,8 +55,10 @@ func (s *Server) ServeHandler(ctx context.Context, l net.Listener, handler http.
 		Protocols:         protocols,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	limited := limit(l, s.limits.connections)
+	h.ConnState = limited.changed
 	failed := make(chan error, 1)
-	go func() { failed <- h.Serve(limit(l, s.limits.connections)) }()
+	go func() { failed <- h.Serve(limited) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)
@@ -95,8 +97,9 @@ func (s *Server) sweep(ctx context.Context) {
 	}
 }
 
-// limit lets at most n connections be open at once.
-func limit(l net.Listener, n int) net.Listener {
+// limit lets at most n connections be open at once. The http.Server must tell it of their changes: a connection that is wrapped, to
+// tell of its end itself, would hide from the server that it is one of TLS, and so the client's certificate.
+func limit(l net.Listener, n int) *limited {
 	return &limited{Listener: l, free: make(chan struct{}, n), closed: make(chan struct{})}
 }
 
@@ -118,20 +121,17 @@ func (l *limited) Accept() (net.Conn, error) {
 		<-l.free
 		return nil, err
 	}
-	return &counted{Conn: c, done: sync.OnceFunc(func() { <-l.free })}, nil
+	return c, nil
+}
+
+// changed is the server's ConnState.
+func (l *limited) changed(_ net.Conn, state http.ConnState) {
+	if state == http.StateClosed || state == http.StateHijacked {
+		<-l.free
+	}
 }
 
 func (l *limited) Close() error {
 	l.once.Do(func() { close(l.closed) })
 	return l.Listener.Close()
-}
-
-type counted struct {
-	net.Conn
-	done func()
-}
-
-func (c *counted) Close() error {
-	defer c.done()
-	return c.Conn.Close()
 }

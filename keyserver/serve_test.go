@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -99,44 +100,48 @@ func TestSlowClients(t *testing.T) {
 
 // TestConnectionBound opens more connections than are allowed: the next waits until one closes.
 func TestConnectionBound(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	l := limit(inner, 2)
-	accepted := make(chan net.Conn)
-	ended := make(chan error, 1)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				ended <- err
-				return
-			}
-			accepted <- c
+	l := newLab(t)
+	l.stop()
+	l.limits.connections = 2
+	l.start()
+	ask := func(c net.Conn) error {
+		io.WriteString(c, "GET /v1/health HTTP/1.1\r\nHost: a\r\n\r\n")
+		answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err == nil {
+			answer.Body.Close()
 		}
-	}()
+		return err
+	}
 	var open []net.Conn
 	for range 3 {
-		c, err := net.Dial("tcp", inner.Addr().String())
+		c, err := net.Dial("tcp", strings.TrimPrefix(l.url, "http://"))
 		must(t, err)
 		defer c.Close()
+		if open = append(open, c); len(open) <= 2 {
+			must(t, ask(c))
+		}
 	}
-	for range 2 {
-		open = append(open, <-accepted)
+	must(t, open[2].SetReadDeadline(time.Now().Add(50*time.Millisecond)))
+	if err := ask(open[2]); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("a third connection was answered: %v", err)
 	}
-	select {
-	case <-accepted:
-		t.Fatal("a third connection was accepted")
-	case <-time.After(50 * time.Millisecond):
-	}
+	must(t, open[2].SetReadDeadline(time.Now().Add(10*time.Second)))
 	open[0].Close()
-	open[0].Close() // counts once
-	open = append(open, <-accepted)
+	answer, err := http.ReadResponse(bufio.NewReader(open[2]), nil)
+	must(t, err)
+	answer.Body.Close()
+}
+
+// TestListenerCloses ends an Accept that waits for a connection to close.
+func TestListenerCloses(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	l := limit(inner, 0)
+	ended := make(chan error, 1)
+	go func() { _, err := l.Accept(); ended <- err }()
 	must(t, l.Close())
 	if err := <-ended; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("accept after close: %v", err)
-	}
-	for _, c := range open {
-		c.Close()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -63,6 +64,7 @@ type Server struct {
 	images      *access.Limiter[string]
 	decoy       *found           // what is judged where there is no image
 	metrics     *metrics.Metrics // nil: nobody counts
+	admin       http.Handler     // nil: nobody administers over the network
 }
 
 // NewServer makes a server. Without a root to trust it would refuse everybody, which is an error here.
@@ -113,6 +115,10 @@ type Source struct {
 	Request string // id of the request
 	Address string
 }
+
+// Administer answers what is asked below /v1/admin/ by the handler, which finds out itself who asks (package keyserver/admin).
+// It is called before Serve.
+func (s *Server) Administer(admin http.Handler) { s.admin = admin }
 
 // OpenSession makes a launch session for a platform whose certificates lead to a trusted root. A *Refusal says
 // why not. An unknown or revoked image gets a session too, one that will be refused with its measurement: a

@@ -47,6 +47,12 @@ func measure(tik TIK, api API, policy Policy, digest Digest, nonce Nonce) MAC {
 	return hmacSHA256(tik[:], []byte{measureContext, api.Major, api.Minor, api.Build}, policy.le(), digest[:], nonce[:])
 }
 
+// Expect gives the measurement that the session's platform answers with for a digest. It is for trials: a real one comes with a
+// nonce of the platform's own.
+func (s *Session) Expect(api API, digest Digest, nonce Nonce) Measurement {
+	return Measurement{MAC: measure(s.TIK, api, s.Policy, digest, nonce), Nonce: nonce}
+}
+
 // VerifyMeasurement says whether m is this session's machine with that digest, on firmware of
 // that version. The version is the host's claim; m holds only if it is true.
 func (s *Session) VerifyMeasurement(m Measurement, api API, digest Digest) error {

@@ -1,8 +1,9 @@
-// Package wire holds the messages between a host and the key server, as PROTOCOL.md
-// writes them down: flat JSON objects, binary values in base64.
+// Package wire holds the messages between the key server and hosts, guests and administrators, as PROTOCOL.md
+// writes them down: flat JSON objects, binary values in base64. Some of an administrator's messages have lists, of
+// texts or of such objects.
 //
 // Decoding is strict, on both sides: at most MaxBody bytes; one object and nothing behind it;
-// every field of the message exactly once, in its exact spelling, and no other; no nesting;
+// every field of the message exactly once, in its exact spelling, and no other; no nesting but those lists;
 // base64 with padding and nothing else in it; binary values of exactly the length that the
 // AMD SEV API (publication 55766) gives them. What does not decode is an error that wraps
 // ErrMalformed or ErrTooLarge, and the message beside it is the zero value.
@@ -15,6 +16,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"mime"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/sealboot/sealboot/internal/guid"
@@ -26,6 +30,15 @@ const MaxBody = 64 << 10
 
 // MediaType is the type of every request and every answer that is not a problem.
 const MediaType = "application/json"
+
+// IsMessage says whether a header is that of a request whose body is a message as it stands: not of another character set,
+// not compressed.
+func IsMessage(h http.Header) bool {
+	media, parameters, err := mime.ParseMediaType(h.Get("Content-Type"))
+	charset, has := parameters["charset"]
+	return err == nil && media == MediaType && len(h.Values("Content-Type")) == 1 &&
+		(!has || strings.EqualFold(charset, "utf-8")) && len(h.Values("Content-Encoding")) == 0
+}
 
 // Lengths of the binary values (AMD SEV API 55766: appendices B and C for certificates, LAUNCH_START,
 // LAUNCH_MEASURE and LAUNCH_SECRET for the others).
