@@ -1,11 +1,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-	"os"
-	"syscall"
-
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/internal/cli"
@@ -62,7 +57,7 @@ func (k keyFlags) session(policy sev.Policy, needTEK bool) (*sev.Session, error)
 		if file.name == "" {
 			continue
 		}
-		key, err := readObject(file.name, file.object, 16*len(file.to))
+		key, err := cli.ReadObject(file.name, file.object, 16*len(file.to))
 		if err != nil {
 			s.Wipe()
 			return nil, err
@@ -73,42 +68,4 @@ func (k keyFlags) session(policy sev.Policy, needTEK bool) (*sev.Session, error)
 		clear(key)
 	}
 	return s, nil
-}
-
-// maxObject bounds the file of a small object, in base64 with line ends.
-const maxObject = 64 << 10
-
-// readObject reads an object of one of the sizes, in bytes or in base64.
-func readObject(name, object string, sizes ...int) ([]byte, error) {
-	data, err := cli.ReadBounded(name, maxObject)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(data)
-	raw, err := sev.DecodeFile(object, data, sizes...)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	return raw, nil
-}
-
-// readObjectArg takes what is no secret: the object itself in base64, or a file with it.
-func readObjectArg(flag, value, object string, sizes ...int) ([]byte, error) {
-	if raw, err := sev.DecodeFile(object, []byte(value), sizes...); err == nil && len(raw) != len(value) {
-		return raw, nil
-	}
-	raw, err := readObject(value, object, sizes...)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) {
-		return nil, usagef("--%s %q is neither %s in base64 nor a file", flag, value, object)
-	}
-	return raw, err
-}
-
-// readMeasurement takes --measurement.
-func readMeasurement(value string) (sev.Measurement, error) {
-	raw, err := readObjectArg("measurement", value, "a launch measurement", sev.MeasurementSize)
-	if err != nil {
-		return sev.Measurement{}, err
-	}
-	return sev.ParseMeasurement(raw)
 }

@@ -96,7 +96,7 @@ func (a *app) sevVerify(f verifyFlags) error {
 	if err := f.check(policy); err != nil {
 		return err
 	}
-	measurement, err := readMeasurement(f.measurement)
+	measurement, err := cli.ReadMeasurement(f.measurement)
 	if err != nil {
 		return err
 	}

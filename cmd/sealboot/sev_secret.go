@@ -85,7 +85,7 @@ func (a *app) sevSecret(f secretFlags) error {
 		return usagef("--secret-header and --secret-payload are the same file")
 	}
 	// A packet has to do with the MAC alone: sev-tool's calc_measurement_out.bin is no more.
-	raw, err := readObjectArg("measurement", f.measurement, "a launch measurement", sev.MeasurementSize, len(sev.MAC{}))
+	raw, err := cli.ReadObjectArg("measurement", f.measurement, "a launch measurement", sev.MeasurementSize, len(sev.MAC{}))
 	if err != nil {
 		return err
 	}
