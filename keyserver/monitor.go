@@ -2,11 +2,15 @@ package keyserver
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"time"
 
+	"github.com/sealboot/sealboot/keyserver/access"
 	"github.com/sealboot/sealboot/keyserver/auditlog"
 	"github.com/sealboot/sealboot/keyserver/metrics"
 	"github.com/sealboot/sealboot/keyserver/page"
@@ -57,5 +61,34 @@ func LoopbackOnly(next http.Handler) http.Handler {
 			return
 		}
 		next.ServeHTTP(w, r)
+	})
+}
+
+// RoleOnly lets those through who may do the action. It is for what people look at: the answers to others are plain text.
+func RoleOnly(known *access.Authenticator, action access.Action, log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p, err := known.Authorize(r, action)
+		if err == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		status, failure := http.StatusInternalServerError, (*access.Failure)(nil)
+		text, cause := "server failed", err
+		if errors.As(err, &failure) {
+			text, cause = failure.Error(), failure.Cause
+			switch failure.Class {
+			case access.ErrUnauthenticated:
+				status = http.StatusUnauthorized
+				w.Header().Set("WWW-Authenticate", "Bearer")
+			case access.ErrForbidden:
+				status = http.StatusForbidden
+			case access.ErrBackOff:
+				status = http.StatusTooManyRequests
+				w.Header().Set("Retry-After", strconv.Itoa(int(failure.Wait/time.Second)+1))
+			}
+			p.Name = failure.Name
+		}
+		log.Warn("not allowed", "source", r.RemoteAddr, "principal", p.Name, "path", clean(r.URL.Path), "status", status, "cause", cause)
+		http.Error(w, text, status)
 	})
 }
