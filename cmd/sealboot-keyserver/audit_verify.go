@@ -45,7 +45,7 @@ each other.
   sealboot-keyserver audit verify --export audit.jsonl --public-key keys.pub`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if (store.dir == "") == (len(exports) == 0) {
+			if (store.location == "" && store.config == "") == (len(exports) == 0) {
 				return cli.Usagef("give either --store or --export")
 			}
 			if len(exports) > 0 && publicKey == "" {
@@ -74,7 +74,7 @@ each other.
 			return nil
 		},
 	}
-	store.addOptional(cmd)
+	store.add(cmd)
 	flags := cmd.Flags()
 	flags.StringArrayVar(&exports, "export", nil, "exported audit instead of a store (- for standard input)")
 	flags.StringArrayVar(&checkpoints, "checkpoint", nil, "file of a checkpoint that was kept elsewhere")

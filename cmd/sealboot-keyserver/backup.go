@@ -72,16 +72,14 @@ code 3, and so is a place where there is a store.
 
 What was registered, revoked or used up after the backup is as it was before, and has to be done again. The audit goes on with a
 row that says so.`,
-		Example: `  sealboot-keyserver restore --store 'postgres://keys@db.example/keys' --store-key-file keys.key --in keys.backup`,
+		Example: `  sealboot-keyserver restore --store 'postgres://keys@db.example/keys' --store-key file:keys.key --in keys.backup`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := store.check(); err != nil {
+			p, err := store.place()
+			if err != nil {
 				return err
 			}
-			key, err := readStoreKey(store.keyName())
-			if errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("%w: give the key of the store that the backup is of with --store-key-file", err)
-			}
+			key, err := readKey(cmd.Context(), p.key)
 			if err != nil {
 				return err
 			}
@@ -94,14 +92,14 @@ row that says so.`,
 				defer f.Close()
 				r = io.Reader(f)
 			}
-			err = keyserver.Restore(cmd.Context(), r, store.dir, key, rand.Reader, time.Now())
+			err = keyserver.Restore(cmd.Context(), r, p.location, key, rand.Reader, time.Now(), p.options...)
 			if errors.Is(err, keyserver.ErrBackup) || errors.Is(err, keyserver.ErrStoreThere) {
 				return cli.Refusef("%v", err)
 			}
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stderr, "store is restored in %s: sessions begin anew, and what was done after the backup has to be done again\n", store.dir)
+			fmt.Fprintf(a.stderr, "store is restored in %s: sessions begin anew, and what was done after the backup has to be done again\n", p.location)
 			return nil
 		},
 	}

@@ -3,20 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -212,8 +206,12 @@ func TestKeyserverServes(t *testing.T) {
 // TestKeyserverTLS serves over TLS 1.3 and nothing older.
 func TestKeyserverTLS(t *testing.T) {
 	dir, platform, digest := keyserverStore(t)
-	pool := certificate(t, dir)
-	s := serveKeys(t, "--store", dir+"/keys", "--listen", "0.0.0.0:0", "--json", "--trust-root", dir+"/ca", "--tls-cert", dir+"/tls.crt", "--tls-key", dir+"/tls.key")
+	command(t, 0, "ca", "init", dir+"/pki", "--host", "127.0.0.1")
+	text, err := os.ReadFile(dir + "/pki/ca.crt")
+	noError(t, err)
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(text)
+	s := serveKeys(t, "--store", dir+"/keys", "--listen", "0.0.0.0:0", "--json", "--trust-root", dir+"/ca", "--tls-cert", dir+"/pki/server.crt", "--tls-key", dir+"/pki/server.key")
 	if !strings.HasPrefix(s.url, "https://") {
 		t.Fatalf("serves %s", s.url)
 	}
@@ -237,26 +235,6 @@ func TestKeyserverTLS(t *testing.T) {
 	if err := with(nil); err == nil {
 		t.Error("plain HTTP was spoken")
 	}
-}
-
-// certificate makes tls.crt and tls.key for 127.0.0.1.
-func certificate(t *testing.T, dir string) *x509.CertPool {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	noError(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	noError(t, err)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	noError(t, err)
-	noError(t, os.WriteFile(dir+"/tls.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	noError(t, os.WriteFile(dir+"/tls.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
-	parsed, err := x509.ParseCertificate(der)
-	noError(t, err)
-	pool := x509.NewCertPool()
-	pool.AddCert(parsed)
-	return pool
 }
 
 // TestAuditFields holds what audit list says of its JSON to the entry's fields.

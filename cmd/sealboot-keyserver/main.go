@@ -4,11 +4,16 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"io"
+	"os"
+	"os/user"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/internal/cli"
+	"github.com/sealboot/sealboot/keyserver"
 )
 
 func main() { cli.Main(run) }
@@ -25,17 +30,42 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root := &cobra.Command{
 		Use:   "sealboot-keyserver",
 		Short: "Keep disks' passphrases and release them to measured machines alone",
-		Long: `sealboot-keyserver keeps images in a store (--store DIR, an SQLite database, or a
-connection string of PostgreSQL, which several servers may share) and serves their secrets to machines whose launch measurement fits the image's boot record. Where sealboot is
-installed beside it, "sealboot keyserver" is the same.
+		Long: `sealboot-keyserver keeps images with their secrets and policies in a store, and releases the secrets to
+machines whose launch measurement or attestation report fits. Where sealboot is installed beside it,
+"sealboot keyserver" is the same.
 
-The store's secrets are encrypted under a store key, which lies outside of the folder: in the
-file --store-key-file names, or DIR.key. The first register makes both. Keep a copy of the key
-apart from the store: neither is of use without the other.
+A store is a folder (--store DIR, an SQLite database) or a PostgreSQL database (--store and its connection
+string); the commands work on it whether a server runs or not, and a server sees every change at once. Its secrets are
+encrypted under a store key, which lies outside of it: where --store-key says, or in the file DIR.key. The
+first register makes both. Keep a copy of the key apart from the store: neither is of use without the other.
+--config FILE, the server's configuration, stands for both flags.
 
 Exit codes: 0 yes, 1 broken, 2 wrong use, 3 a clear no (refused, does not match).`,
 	}
-	root.AddCommand(a.registerCommand(), a.revokeCommand(), a.serveCommand(), a.listCommand(), a.auditCommand(),
-		a.backupCommand(), a.restoreCommand())
-	return cli.Run(ctx, root, args, stdin, stdout, stderr)
+	for _, group := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Images:", []*cobra.Command{a.registerCommand(), a.listCommand(), a.policyCommand(), a.secretCommand(), a.revokeCommand(), a.unrevokeCommand(), a.revocationsCommand()}},
+		{"The server:", []*cobra.Command{a.serveCommand(), a.configCommand(), a.auditCommand(), a.backupCommand(), a.restoreCommand()}},
+		{"Keys and people:", []*cobra.Command{a.keyCommand(), a.caCommand(), a.tokenCommand(), a.adminCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title})
+		for _, cmd := range group.commands {
+			cmd.GroupID = group.title
+			root.AddCommand(cmd)
+		}
+	}
+	return cli.Run(keyserver.WithActor(ctx, keyserver.Actor{Name: localActor()}), root, args, stdin, stdout, stderr)
 }
+
+// localActor names in the audit who changes something by a command on the store's machine. No principal's name has a colon.
+func localActor() string {
+	id := strconv.Itoa(os.Getuid())
+	if u, err := user.LookupId(id); err == nil {
+		return "local:" + u.Username
+	}
+	return "local:" + id
+}
+
+func (a *app) printJSON(v any) error { return json.NewEncoder(a.stdout).Encode(v) }

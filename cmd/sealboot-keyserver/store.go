@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -14,140 +13,277 @@ import (
 
 	"github.com/sealboot/sealboot/internal/atomicfile"
 	"github.com/sealboot/sealboot/internal/cli"
+	"github.com/sealboot/sealboot/internal/guid"
+	"github.com/sealboot/sealboot/internal/harden"
 	"github.com/sealboot/sealboot/keyserver"
+	"github.com/sealboot/sealboot/keyserver/access"
+	"github.com/sealboot/sealboot/keyserver/config"
+	"github.com/sealboot/sealboot/keyserver/storekey"
 )
 
-// storeFlags name a store and its key.
-type storeFlags struct {
-	dir, keyFile string
+// keeper is what the commands of administrators work on. The store of this machine is one.
+type keeper interface {
+	Register(ctx context.Context, r keyserver.Registration, now time.Time) (version int64, err error)
+	Images(ctx context.Context) ([]keyserver.Image, error)
+
+	SetPolicy(ctx context.Context, image string, p keyserver.Policy, now time.Time) (version int64, err error)
+	Policies(ctx context.Context, image string) ([]keyserver.PolicyVersion, error)
+
+	PutSecret(ctx context.Context, image string, id guid.GUID, data []byte, now time.Time) (version int64, err error)
+	RotateSecret(ctx context.Context, image string, id guid.GUID, data []byte, now time.Time) (version int64, err error)
+	ConfirmSecret(ctx context.Context, image string, id guid.GUID, now time.Time) error
+	RollBackSecret(ctx context.Context, image string, id guid.GUID, now time.Time) (version int64, err error)
+	ListSecrets(ctx context.Context, image string) ([]keyserver.SecretInfo, error)
+
+	Revoke(ctx context.Context, r keyserver.Revocation) error
+	Unrevoke(ctx context.Context, kind keyserver.RevocationKind, value string, now time.Time) error
+	Revocations(ctx context.Context) ([]keyserver.Revocation, error)
+
+	Principals(now func() time.Time) access.Principals
+
+	Close() error
 }
+
+// storeFlags name a store and the place of its key.
+type storeFlags struct{ location, key, config string }
 
 func (f *storeFlags) add(cmd *cobra.Command) {
-	f.addOptional(cmd)
-	cmd.MarkFlagRequired("store")
-}
-
-func (f *storeFlags) addOptional(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.dir, "store", "", "the key server's store: a folder, or the connection string of a PostgreSQL database (postgres://HOST/NAME or host=... dbname=...)")
-	cmd.Flags().StringVar(&f.keyFile, "store-key-file", "", "file of the store key (default: the store folder's name with .key behind it; none for a connection string)")
+	flags := cmd.Flags()
+	flags.StringVar(&f.location, "store", "", "the store: a folder, or the connection string of a PostgreSQL database")
+	flags.StringVar(&f.key, "store-key", "", "place of the store key, as file:PATH (default: file:, the store folder's name and .key); see key --help")
+	flags.StringVar(&f.config, "config", "", "the server's configuration, instead of --store: it names store and store key")
 	cmd.MarkFlagDirname("store")
+	cmd.MarkFlagFilename("config", "toml")
 }
 
-func (f *storeFlags) keyName() string {
-	if f.keyFile != "" {
-		return f.keyFile
-	}
-	return filepath.Clean(f.dir) + ".key"
+// place is a store and where its key is.
+type place struct {
+	location string
+	key      storekey.Spec
+	options  []keyserver.Option
 }
 
-// check says whether store and key are named.
-func (f *storeFlags) check() error {
-	if f.dir == "" {
-		return cli.Usagef("no store: give --store DIR")
+// outside is what places of store keys need of this process's surroundings.
+func outside() storekey.Outside {
+	return storekey.Outside{Lookup: os.LookupEnv, Credentials: os.Getenv("CREDENTIALS_DIRECTORY")}
+}
+
+// place reads the flags, and the configuration if they name one.
+func (f *storeFlags) place() (place, error) {
+	switch {
+	case f.config != "" && f.location != "":
+		return place{}, cli.Usagef("--config names the store: give it, or --store")
+	case f.config != "":
+		c, err := config.Load(f.config, outside())
+		if err != nil {
+			return place{}, err
+		}
+		p := placeOf(c)
+		if f.key != "" {
+			if p.key, err = f.spec(); err != nil {
+				return place{}, err
+			}
+		}
+		return p, nil
+	case f.location == "":
+		return place{}, cli.Usagef("no store: give --store DIR, or --config FILE")
 	}
-	if keyserver.IsPostgres(f.dir) && f.keyFile == "" {
-		return cli.Usagef("a store in PostgreSQL has its key elsewhere: give --store-key-file")
+	spec, err := f.spec()
+	return place{location: f.location, key: spec}, err
+}
+
+func (f *storeFlags) spec() (storekey.Spec, error) {
+	if f.key == "" {
+		if keyserver.IsPostgres(f.location) {
+			return storekey.Spec{}, cli.Usagef("a store in PostgreSQL has its key elsewhere: give --store-key file:PATH, or another place")
+		}
+		return storekey.Spec{Kind: storekey.File, Path: filepath.Clean(f.location) + ".key"}, nil
 	}
-	return nil
+	spec, err := storekey.Parse(f.key)
+	if err != nil {
+		return storekey.Spec{}, cli.Usagef("--store-key: %w", err)
+	}
+	return spec, nil
+}
+
+func placeOf(c *config.Config) place {
+	p := place{location: c.Store.Folder, key: c.StoreKey}
+	if c.Store.URL != "" {
+		p.location = c.Store.URL
+		if c.Store.PasswordFile != "" {
+			p.options = append(p.options, keyserver.WithPassword(func() ([]byte, error) { return c.Password(outside()) }))
+		}
+	}
+	return p
+}
+
+// readKey reads the store key. A variable that had it is gone then, from this process and those that it starts.
+func readKey(ctx context.Context, spec storekey.Spec) (*keyserver.Key, error) {
+	raw, err := readRawKey(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(raw)
+	return keyserver.NewKey(raw)
+}
+
+func readRawKey(ctx context.Context, spec storekey.Spec) ([]byte, error) {
+	if err := harden.NoDumps(); err != nil {
+		return nil, err
+	}
+	source, err := spec.Open(outside())
+	if err != nil {
+		return nil, err
+	}
+	raw, err := source.Key(ctx)
+	if spec.Kind == storekey.Env {
+		os.Unsetenv(spec.Name)
+	}
+	if errors.Is(err, os.ErrNotExist) && spec.Kind == storekey.File {
+		return nil, fmt.Errorf("%w: say with --store-key where the key is", err)
+	}
+	return raw, err
 }
 
 // open opens a store that is there.
-func (f *storeFlags) open(ctx context.Context) (*keyserver.Store, error) {
-	if err := f.check(); err != nil {
-		return nil, err
-	}
-	there, err := keyserver.StoreExists(ctx, f.dir)
+func (p place) open(ctx context.Context) (*keyserver.Store, error) {
+	there, err := keyserver.StoreExists(ctx, p.location, p.options...)
 	if err != nil {
 		return nil, err
 	}
 	if !there {
-		return nil, fmt.Errorf("%w in %s: sealboot-keyserver register makes one", keyserver.ErrNoStore, f.dir)
+		return nil, fmt.Errorf("%w in %s: sealboot-keyserver register makes one", keyserver.ErrNoStore, p.location)
 	}
-	key, err := readStoreKey(f.keyName())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w: give the key of the store %s with --store-key-file", err, f.dir)
-	}
+	key, err := readKey(ctx, p.key)
 	if err != nil {
 		return nil, err
 	}
-	store, err := keyserver.OpenStore(ctx, f.dir, key, rand.Reader, time.Now())
+	return p.openWith(ctx, key)
+}
+
+func (p place) openWith(ctx context.Context, key *keyserver.Key) (*keyserver.Store, error) {
+	store, err := keyserver.OpenStore(ctx, p.location, key, rand.Reader, time.Now(), p.options...)
 	if errors.Is(err, keyserver.ErrWrongKey) {
-		return nil, fmt.Errorf("%w: %s is not its key, give the right one with --store-key-file", err, f.keyName())
+		return nil, fmt.Errorf("%w: %s is not its key, give the right one with --store-key", err, p.key)
 	}
 	return store, err
 }
 
-// openOrMake opens the store, or makes it and, if there is none, its key. A key is never made for a store
-// that is there.
-func (f *storeFlags) openOrMake(ctx context.Context) (*keyserver.Store, error) {
-	if err := f.check(); err != nil {
-		return nil, err
-	}
-	there, err := keyserver.StoreExists(ctx, f.dir)
+// make makes the store if there is none, with its key if that is to be in a file that is not there, and opens it. A key is
+// never made for a store that is there.
+func (p place) make(ctx context.Context) (*keyserver.Store, error) {
+	there, err := keyserver.StoreExists(ctx, p.location, p.options...)
 	if err != nil {
 		return nil, err
 	}
 	if there {
-		return f.open(ctx)
+		return p.open(ctx)
 	}
 	// The key comes first: a store is never there without one.
-	if _, err := os.Lstat(f.keyName()); errors.Is(err, os.ErrNotExist) {
-		if err := makeStoreKey(f.keyName()); err != nil {
-			return nil, err
+	if p.key.Kind == storekey.File {
+		if _, err := os.Lstat(p.key.Path); errors.Is(err, os.ErrNotExist) {
+			if err := newKey(ctx, p.key); err != nil {
+				return nil, err
+			}
 		}
 	}
-	key, err := readStoreKey(f.keyName())
+	key, err := readKey(ctx, p.key)
 	if err != nil {
 		return nil, err
 	}
-	if err := keyserver.CreateStore(ctx, f.dir, key, time.Now()); err != nil && !errors.Is(err, keyserver.ErrStoreThere) {
+	if err := keyserver.CreateStore(ctx, p.location, key, time.Now(), p.options...); err != nil && !errors.Is(err, keyserver.ErrStoreThere) {
 		return nil, err
 	}
-	return f.open(ctx)
+	return p.openWith(ctx, key)
 }
 
-func makeStoreKey(name string) error {
-	text, err := keyserver.NewKeyText(rand.Reader)
+// newKey makes a store key and puts it where the place keeps it.
+func newKey(ctx context.Context, spec storekey.Spec) error {
+	raw, err := storekey.New(rand.Reader)
 	if err != nil {
 		return err
 	}
-	defer clear(text)
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return fmt.Errorf("make store key: %w", err)
+	defer clear(raw)
+	return putKey(ctx, spec, raw)
+}
+
+// putKey writes a key's file, which must not be there: a store key that is lost takes its store with it.
+func putKey(ctx context.Context, spec storekey.Spec, raw []byte) error {
+	source, err := spec.Open(outside())
+	if err != nil {
+		return err
 	}
-	if err := atomicfile.WriteFile(name, text, 0o600); err != nil {
-		return fmt.Errorf("make store key: %w", err)
+	place, ok := source.(storekey.Keeper)
+	if !ok {
+		return cli.Usagef("a key cannot be put into %s: put it into file:PATH, and bring it there by the place's own tools", spec)
+	}
+	if _, err := os.Lstat(place.File()); err == nil {
+		return cli.Refusef("%s is there already: it may be some store's key; choose another name", place.File())
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("write store key: %w", err)
+	}
+	content, err := place.Seal(ctx, raw)
+	defer clear(content)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(place.File()), 0o700); err != nil {
+		return fmt.Errorf("write store key: %w", err)
+	}
+	if err := atomicfile.WriteFile(place.File(), content, 0o600); err != nil {
+		return fmt.Errorf("write store key: %w", err)
 	}
 	return nil
 }
 
-// readStoreKey refuses a file that others than its owner may read.
-func readStoreKey(name string) (*keyserver.Key, error) {
-	f, err := os.Open(name)
+// open opens the store that the flags name, as it is.
+func (f *storeFlags) open(ctx context.Context) (*keyserver.Store, error) {
+	p, err := f.place()
 	if err != nil {
-		return nil, fmt.Errorf("read store key: %w", err)
+		return nil, err
 	}
-	defer f.Close()
-	info, err := f.Stat()
+	return p.open(ctx)
+}
+
+// with has do work on what the flags name.
+func (f *storeFlags) with(ctx context.Context, do func(keeper) error) (err error) {
+	s, err := f.open(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read store key: %w", err)
+		return err
 	}
-	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("read store key: others may read %s (mode %04o): chmod 0600 it", name, mode.Perm())
-	}
-	text, err := io.ReadAll(io.LimitReader(f, int64(keyserver.KeyTextSize)+1))
-	defer clear(text)
+	defer closing(s, &err)
+	return clearNo(do(s))
+}
+
+// withNew is with, and makes a store where there is none.
+func (f *storeFlags) withNew(ctx context.Context, do func(keeper) error) (err error) {
+	p, err := f.place()
 	if err != nil {
-		return nil, fmt.Errorf("read store key: %w", err)
+		return err
 	}
-	key, err := keyserver.ParseKey(text)
+	s, err := p.make(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read store key %s: %w", name, err)
+		return err
 	}
-	return key, nil
+	defer closing(s, &err)
+	return clearNo(do(s))
 }
 
 // closing joins a store's closing to the error of a command's work.
-func closing(store *keyserver.Store, err *error) {
+func closing(store interface{ Close() error }, err *error) {
 	*err = errors.Join(*err, store.Close())
+}
+
+// clearNo gives exit code 3 to what the store's state refuses.
+func clearNo(err error) error {
+	if coded := (*cli.ExitError)(nil); err == nil || errors.As(err, &coded) {
+		return err
+	}
+	for _, no := range []error{keyserver.ErrNoImage, keyserver.ErrImageThere, keyserver.ErrRevoked, keyserver.ErrNotRevoked, keyserver.ErrStaysRevoked,
+		keyserver.ErrNoSuchSecret, keyserver.ErrSecretThere, keyserver.ErrRotating, keyserver.ErrNotRotating, access.ErrThere, access.ErrNoPrincipal} {
+		if errors.Is(err, no) {
+			return cli.Refusef("%s", cli.OneLine(err))
+		}
+	}
+	return err
 }
