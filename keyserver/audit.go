@@ -50,7 +50,7 @@ func Events() []Event {
 type Entry struct {
 	Time          time.Time  `json:"time"`
 	Event         Event      `json:"event"`
-	Principal     string     `json:"principal,omitempty"` // who did it: for administrators' acts
+	Principal     string     `json:"principal,omitempty"` // who did it: an administrator, or a host where hosts must be known
 	Image         string     `json:"image,omitempty"`
 	Version       int64      `json:"image_version,omitempty"`
 	PolicyVersion int64      `json:"policy_version,omitempty"`

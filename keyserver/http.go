@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,25 +32,25 @@ type route struct {
 // routes are those of PROTOCOL.md for hosts and guests.
 func (s *Server) routes() []route {
 	list := []route{
-		{"POST", "/v1/sessions", answer(s, http.StatusCreated, wire.DecodeSessionRequest,
+		{"POST", "/v1/sessions", answer(s, access.ToRelease, http.StatusCreated, wire.DecodeSessionRequest,
 			func(ctx context.Context, r *http.Request, from Source, m wire.SessionRequest) (wire.Session, error) {
 				return s.OpenSession(ctx, from, m)
 			})},
-		{"POST", "/v1/sessions/{id}/measurement", answer(s, http.StatusOK, wire.DecodeMeasurementRequest,
+		{"POST", "/v1/sessions/{id}/measurement", answer(s, access.ToRelease, http.StatusOK, wire.DecodeMeasurementRequest,
 			func(ctx context.Context, r *http.Request, from Source, m wire.MeasurementRequest) (wire.Packet, error) {
 				return s.Release(ctx, from, r.PathValue("id"), m)
 			})},
-		{"POST", "/v1/sessions/{id}/confirmation", answer(s, http.StatusNoContent, wire.DecodeConfirmationRequest,
+		{"POST", "/v1/sessions/{id}/confirmation", answer(s, anybody, http.StatusNoContent, wire.DecodeConfirmationRequest,
 			func(ctx context.Context, r *http.Request, from Source, m wire.ConfirmationRequest) (nothing, error) {
 				return nothing{}, s.Confirm(ctx, from, r.PathValue("id"), m)
 			})},
 		{"GET", "/v1/health", s.health},
 	}
 	if s.snp != nil {
-		list = append(list, route{"POST", "/v1/challenges", answer(s, http.StatusCreated, wire.DecodeChallengeRequest,
+		list = append(list, route{"POST", "/v1/challenges", answer(s, anybody, http.StatusCreated, wire.DecodeChallengeRequest,
 			func(ctx context.Context, r *http.Request, from Source, m wire.ChallengeRequest) (wire.Challenge, error) {
 				return s.OpenChallenge(ctx, from, m)
-			})}, route{"POST", "/v1/challenges/{id}/report", answer(s, http.StatusOK, wire.DecodeReportRequest,
+			})}, route{"POST", "/v1/challenges/{id}/report", answer(s, anybody, http.StatusOK, wire.DecodeReportRequest,
 			func(ctx context.Context, r *http.Request, from Source, m wire.ReportRequest) (wire.SealedSecret, error) {
 				return s.Report(ctx, from, r.PathValue("id"), m)
 			})})
@@ -101,8 +102,11 @@ func (s *Server) Handler() http.Handler {
 	return handler
 }
 
+// anybody may ask: a guest, which has no credential before it has its secrets, is known by its report, or by a receipt.
+const anybody access.Action = 0
+
 // answer makes the handler of one kind of request.
-func answer[Q any, A interface{ Encode() ([]byte, error) }](s *Server, success int, decode func(io.Reader) (Q, error),
+func answer[Q any, A interface{ Encode() ([]byte, error) }](s *Server, action access.Action, success int, decode func(io.Reader) (Q, error),
 	work func(context.Context, *http.Request, Source, Q) (A, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		began := s.now()
@@ -114,6 +118,11 @@ func answer[Q any, A interface{ Encode() ([]byte, error) }](s *Server, success i
 		}()
 		if !s.sources.Allow(access.SourceOf(from.Address), began) {
 			s.problem(w, r, from, refusef(wire.TooManyRequests, "source asks too often"))
+			return
+		}
+		asking, err := s.enter(r, from, action)
+		if err != nil {
+			s.problem(w, r, from, err)
 			return
 		}
 		if refusal := checkMedia(r.Header); refusal != nil {
@@ -132,7 +141,7 @@ func answer[Q any, A interface{ Encode() ([]byte, error) }](s *Server, success i
 			s.problem(w, r, from, refusef(wire.Busy, "%d requests under way", maxWorking))
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), s.limits.write/2) // while there is time to answer that the database does not
+		ctx, cancel := context.WithTimeout(asking, s.limits.write/2) // while there is time to answer that the database does not
 		defer cancel()
 		reply, err := work(ctx, r, from, m)
 		if err != nil {
@@ -147,6 +156,45 @@ func answer[Q any, A interface{ Encode() ([]byte, error) }](s *Server, success i
 		s.send(w, success, wire.MediaType, body)
 		s.log.Info("granted", "request", from.Request, "source", from.Address, "route", r.Pattern, "status", success, "took", s.now().Sub(began))
 	}
+}
+
+// enter finds out who asks, where that must be somebody (Config.Hosts). A credential that does not do is noted in the audit.
+func (s *Server) enter(r *http.Request, from Source, action access.Action) (context.Context, error) {
+	if s.hosts == nil || action == anybody {
+		return r.Context(), nil
+	}
+	who, err := s.hosts.Authorize(r, action)
+	if err == nil {
+		return WithActor(r.Context(), Actor{Name: who.Name, Request: from.Request, Source: from.Address}), nil
+	}
+	failure := (*access.Failure)(nil)
+	if !errors.As(err, &failure) {
+		return nil, err
+	}
+	class := classOf(failure)
+	if class == wire.BackOff || errors.Is(failure.Cause, access.ErrNoCredential) { // anybody could fill the audit with these
+		return nil, failure
+	}
+	entry := Entry{Time: s.now(), Event: EventSession, Principal: clean(failure.Name), Request: from.Request, Source: from.Address}
+	if id := r.PathValue("id"); wire.ValidSessionID(id) {
+		entry.Event, entry.Session = EventRelease, id
+	}
+	entry.refuse(&Refusal{Class: class, Cause: failure.Cause})
+	if err := s.store.write(r.Context(), func(t *transaction) error { return t.audit(entry) }); err != nil {
+		return nil, err
+	}
+	return nil, failure
+}
+
+// classOf says what somebody is told who is not known, or may not ask.
+func classOf(f *access.Failure) wire.Class {
+	switch f.Class {
+	case access.ErrForbidden:
+		return wire.Forbidden
+	case access.ErrBackOff:
+		return wire.BackOff
+	}
+	return wire.Unauthenticated
 }
 
 // nothing is the answer that has no body.
@@ -171,9 +219,11 @@ func badBody(err error) *Refusal {
 
 // problem answers with the class of err alone, and logs the rest.
 func (s *Server) problem(w http.ResponseWriter, r *http.Request, from Source, err error) {
-	class, level, reason := wire.Internal, slog.LevelError, ""
+	class, level, reason, retry := wire.Internal, slog.LevelError, "", 1
 	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
 		class, level, err, reason = refusal.Class, slog.LevelWarn, refusal.Cause, refusal.Reason
+	} else if failure := (*access.Failure)(nil); errors.As(err, &failure) {
+		class, level, err, retry = classOf(failure), slog.LevelWarn, failure.Cause, int(failure.Wait/time.Second)+1
 	} else if s.store.Busy(err) {
 		class, level = wire.Busy, slog.LevelWarn
 	}
@@ -186,8 +236,11 @@ func (s *Server) problem(w http.ResponseWriter, r *http.Request, from Source, er
 	if err != nil {
 		body = nil
 	}
-	if class == wire.Busy || class == wire.TooManyRequests {
-		w.Header().Set("Retry-After", "1")
+	switch class {
+	case wire.Busy, wire.TooManyRequests, wire.BackOff:
+		w.Header().Set("Retry-After", strconv.Itoa(retry))
+	case wire.Unauthenticated:
+		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	s.send(w, class.Status(), wire.ProblemMediaType, body)
 }
@@ -203,11 +256,11 @@ func (s *Server) send(w http.ResponseWriter, status int, media string, body []by
 	w.Write(body) // the other side's going away is no concern of ours: a release counts as done
 }
 
-// health says whether the store answers.
+// health says whether the server can serve: it listens, so it has its keys, and the store answers and is not newer than this program.
 func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
-	if err := s.store.db.PingContext(ctx); err != nil {
+	if err := s.store.dialect.checkForm(ctx, s.store.read); err != nil {
 		s.problem(w, r, s.source(r), err)
 		return
 	}

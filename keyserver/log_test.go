@@ -109,7 +109,7 @@ func TestLogLines(t *testing.T) {
 // TestPanicIsLogged has the work of a request give up: the owner finds it under the request's id, the host is told "internal".
 func TestPanicIsLogged(t *testing.T) {
 	l := newLab(t)
-	h := answer(l.server, http.StatusOK, wire.DecodeMeasurementRequest,
+	h := answer(l.server, anybody, http.StatusOK, wire.DecodeMeasurementRequest,
 		func(context.Context, *http.Request, Source, wire.MeasurementRequest) (wire.Packet, error) {
 			panic("of the test")
 		})

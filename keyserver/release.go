@@ -70,7 +70,7 @@ type decision struct {
 // decide reads and judges, and changes nothing. Its errors are those of the store.
 func (s *Server) decide(ctx context.Context, from Source, id string, m sev.Measurement, api sev.API) (*decision, error) {
 	now := s.now() // the time of the decision
-	d := &decision{entry: Entry{Time: now, Event: EventRelease, Session: id, Request: from.Request, Source: from.Address, API: api.String()}}
+	d := &decision{entry: Entry{Time: now, Event: EventRelease, Session: id, Request: from.Request, Source: from.Address, API: api.String()}.by(ctx)}
 	if err := s.look(ctx, d, id, kindSEV); err != nil {
 		return nil, err
 	}

@@ -32,14 +32,15 @@ const (
 	burstSeconds       = 5 // of a rate may come at once
 )
 
-// Config says how a server works. All but SNP and the last four must be given.
+// Config says how a server works. All but SNP, Hosts and the last four must be given.
 type Config struct {
 	Store  *Store
 	Roots  sev.RootSet // trusted to speak for platforms
 	Random io.Reader   // safe for concurrent use; crypto/rand.Reader outside tests
 	Now    func() time.Time
 	Log    *slog.Logger
-	SNP    *snp.Verifier // trusts the same roots; nil: the way in at run time is not served
+	SNP    *snp.Verifier         // trusts the same roots; nil: the way in at run time is not served
+	Hosts  *access.Authenticator // of whom hosts must be one, with the role release; nil: anybody may ask
 
 	SessionTTL  time.Duration // from the session to its measurement; 0: DefaultSessionTTL
 	MaxSessions int           // open at once: the oldest give way; 0: DefaultMaxSessions
@@ -53,6 +54,7 @@ type Server struct {
 	store       *Store
 	chains      *chains
 	snp         *snp.Verifier
+	hosts       *access.Authenticator
 	random      io.Reader
 	now         func() time.Time
 	log         *slog.Logger
@@ -105,7 +107,7 @@ func NewServer(c Config) (*Server, error) {
 	c.Store.Observe(Observer{Signed: func(p auditlog.Checkpoint, note []byte) {
 		c.Log.Info("audit signed", "rows", p.Size, "hash", p.Hash, "note", string(note)) // logs go elsewhere: so does the checkpoint
 	}})
-	return &Server{decoy: decoy, store: c.Store, chains: newChains(c.Roots), snp: c.SNP, random: c.Random, now: c.Now, log: c.Log,
+	return &Server{decoy: decoy, store: c.Store, chains: newChains(c.Roots), snp: c.SNP, hosts: c.Hosts, random: c.Random, now: c.Now, log: c.Log,
 		ttl: c.SessionTTL, maxSessions: c.MaxSessions, working: make(chan struct{}, maxWorking), limits: defaultLimits,
 		sources: access.NewLimiter[netip.Prefix](float64(c.Rate), burstSeconds*c.Rate), images: access.NewLimiter[string](float64(c.ImageRate), burstSeconds*c.ImageRate)}, nil
 }
@@ -128,7 +130,7 @@ func (s *Server) OpenSession(ctx context.Context, from Source, r wire.SessionReq
 	if !s.images.Allow(r.Image, now) {
 		return wire.Session{}, refusef(wire.TooManyRequests, "image %s is asked for too often", r.Image)
 	}
-	entry := Entry{Time: now, Event: EventSession, Request: from.Request, Source: from.Address, Image: r.Image}
+	entry := Entry{Time: now, Event: EventSession, Request: from.Request, Source: from.Address, Image: r.Image}.by(ctx)
 	p, refusal := s.chains.verify(r)
 	if refusal != nil {
 		entry.refuse(refusal)
