@@ -24,7 +24,8 @@ const (
 )
 
 func (a *app) confirmCommand() *cobra.Command {
-	var file, server, serverCA string
+	var file string
+	var server serverFlags
 	cmd := &cobra.Command{
 		Use:   "confirm --server URL",
 		Short: "Tell the key server, from inside the guest, that the new passphrase opened the disk",
@@ -41,24 +42,15 @@ ConditionPathExists=/run/sealboot/receipt.`,
 		Example: `  sealboot confirm --server https://keys.example --server-ca /etc/keys-ca.pem`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if server == "" {
-				return cli.Usagef("no key server: give --server URL")
-			}
-			web, err := webClient(serverCA)
+			keys, err := server.client()
 			if err != nil {
 				return err
-			}
-			keys, err := client.New(server, web)
-			if err != nil {
-				return cli.Usagef("%w", err)
 			}
 			return a.confirm(cmd.Context(), keys, file)
 		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&file, "receipt", receipt.Path, "the receipt that the agent left")
-	flags.StringVar(&server, "server", "", "URL of the key server")
-	flags.StringVar(&serverCA, "server-ca", "", "PEM certificates that the key server's must lead to (default: the system's)")
+	cmd.Flags().StringVar(&file, "receipt", receipt.Path, "the receipt that the agent left")
+	server.add(cmd)
 	return cmd
 }
 

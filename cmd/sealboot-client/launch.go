@@ -1,29 +1,25 @@
 package main
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/internal/cli"
-	"github.com/sealboot/sealboot/keyserver/client"
 	"github.com/sealboot/sealboot/launch"
 )
 
 // launchFlags are what launch is called with, before it is read.
 type launchFlags struct {
-	spec             launch.Spec
-	server, serverCA string
-	certChain, ca    string
-	stages           string
+	spec          launch.Spec
+	server        serverFlags
+	certChain, ca string
+	stages        string
 }
 
 func (a *app) launchCommand() *cobra.Command {
@@ -44,6 +40,8 @@ disable-legacy=on,iommu_platform=on,romfile=.
 them as ask_ark_MILAN.cert and so on; qemu-sev --sev-ca-file prints its own). --cert-chain takes PEK, OCA
 and CEK, if the chain that the platform keeps has a CEK that AMD has not signed yet.
 
+--client-cert and --client-key, or --token-file, say who this host is, where the key server serves known hosts alone.
+
 --json writes a line of JSON after each stage, {"stage", "seconds"}, with the stages platform,
 session, start, measure, release, inject, guest, and a last one {"outcome": "ended|restart|refused|failed", "seconds"} of
 the whole. After the stage in which a launch fails there is only the last line.`,
@@ -61,8 +59,10 @@ the whole. After the stage in which a launch fails there is only the last line.`
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.server, "server", "", "URL of the key server")
-	flags.StringVar(&f.serverCA, "server-ca", "", "PEM certificates that the key server's must lead to (default: the system's)")
+	f.server.add(cmd)
+	flags.StringVar(&f.server.cert, "client-cert", "", "this host's certificate (PEM), where the key server asks for one")
+	flags.StringVar(&f.server.key, "client-key", "", "the certificate's private key (PEM)")
+	flags.StringVar(&f.server.token, "token-file", "", "file of this host's token, where the key server asks for one")
 	flags.StringVar(&f.spec.Image, "image", "", "name of the image at the key server")
 	flags.StringVar(&f.spec.QEMU, "qemu", "qemu-system-x86_64", "QEMU program")
 	flags.StringVar(&f.spec.Firmware, "firmware", "", "firmware with GRUB inside (firmware.fd)")
@@ -81,9 +81,10 @@ the whole. After the stage in which a launch fails there is only the last line.`
 	return cmd
 }
 
-func (a *app) launch(cmd *cobra.Command, f launchFlags) (err error) {
-	if f.server == "" {
-		return cli.Usagef("no key server: give --server URL")
+func (a *app) launch(cmd *cobra.Command, f launchFlags) error {
+	server, err := f.server.client()
+	if err != nil {
+		return err
 	}
 	if f.ca == "" {
 		return cli.Usagef("no certificates of AMD's: give --ca FILE")
@@ -98,14 +99,6 @@ func (a *app) launch(cmd *cobra.Command, f launchFlags) (err error) {
 	}
 	if err := f.spec.Validate(); err != nil {
 		return cli.Usagef("%s", cli.OneLine(err))
-	}
-	web, err := webClient(f.serverCA)
-	if err != nil {
-		return err
-	}
-	server, err := client.New(f.server, web)
-	if err != nil {
-		return cli.Usagef("%w", err)
 	}
 	stages, err := a.openStages(f.stages)
 	if err != nil {
@@ -192,20 +185,4 @@ func readCertificates(flag, name string) ([]byte, error) {
 		return nil, fmt.Errorf("read certificates (%s): %s has %d bytes or more, which none has", flag, name, len(content))
 	}
 	return content, nil
-}
-
-// webClient trusts the certificates in a file, or the system's.
-func webClient(caFile string) (*http.Client, error) {
-	if caFile == "" {
-		return &http.Client{}, nil
-	}
-	pem, err := readCertificates("--server-ca", caFile)
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read certificates (--server-ca): %s has no PEM certificate", caFile)
-	}
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}, nil
 }

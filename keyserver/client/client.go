@@ -14,6 +14,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -45,8 +46,9 @@ var ErrNotKeyServer = errors.New("answer is not a key server's")
 
 // Client speaks to one key server. It is safe for concurrent use.
 type Client struct {
-	base string
-	http *http.Client
+	base  string
+	http  *http.Client
+	token string
 }
 
 // New makes a client of the server at an http or https URL. The given client decides on timeouts and TLS; nil
@@ -65,6 +67,21 @@ func New(server string, h *http.Client) (*Client, error) {
 	own := *h
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &Client{base: strings.TrimSuffix(u.String(), "/"), http: &own}, nil
+}
+
+// Token gives a client by which a host says who it is, where the key server asks for that: by a token, which goes over https, or to a
+// loopback address. A host with a certificate has it in its http.Client's TLS configuration.
+func (c *Client) Token(token []byte) (*Client, error) {
+	u, err := url.Parse(c.base)
+	if err != nil {
+		return nil, err
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); u.Scheme == "http" && (err != nil || !ip.Unmap().IsLoopback()) {
+		return nil, fmt.Errorf("key server's URL %q: a token goes over https alone, or to a loopback address", u.Redacted())
+	}
+	known := *c
+	known.token = string(token)
+	return &known, nil
 }
 
 // Session asks for a launch session.
@@ -131,6 +148,9 @@ func post[T any](ctx context.Context, c *Client, path string, body []byte, succe
 	}
 	r.Header.Set("Content-Type", wire.MediaType)
 	r.Header.Set("Accept", wire.MediaType+", "+wire.ProblemMediaType)
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	answer, err := c.http.Do(r)
 	if err != nil {
 		return zero, fmt.Errorf("key server: %w", err)

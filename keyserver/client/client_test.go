@@ -219,3 +219,31 @@ func TestReport(t *testing.T) {
 		}
 	}
 }
+
+// TestToken sends a token where nobody between can read it.
+func TestToken(t *testing.T) {
+	got := ""
+	c := server(t, func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header.Get("Authorization")
+		reply(http.StatusCreated, wire.MediaType, encoded(t, session))(w, r)
+	})
+	known, err := c.Token([]byte("sbt1_x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := known.Session(t.Context(), wire.SessionRequest{Image: "web", PDH: []byte{1}, CertChain: []byte{1}, CA: []byte{1}}); err != nil || got != "Bearer sbt1_x" {
+		t.Errorf("server got %q; %v", got, err)
+	}
+	if _, err := c.Session(t.Context(), wire.SessionRequest{Image: "web", PDH: []byte{1}, CertChain: []byte{1}, CA: []byte{1}}); err != nil || got != "" {
+		t.Errorf("without a token the server got %q; %v", got, err)
+	}
+	for url, ok := range map[string]bool{"https://keys.example": true, "http://[::1]:8420": true, "http://keys.example": false, "http://192.0.2.1": false, "http://localhost": false} {
+		c, err := New(url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Token([]byte("sbt1_x")); (err == nil) != ok {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
