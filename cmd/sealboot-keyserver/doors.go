@@ -25,10 +25,9 @@ type door struct {
 	handler  http.Handler // nil: the server's own
 }
 
-// openDoors listens on every address. Metrics and page have no door of their own on other than loopback addresses but for those with the role audit.
-func openDoors(ctx context.Context, c *config.Config, p *parts, server *keyserver.Server, store *keyserver.Store, log *slog.Logger) (*doors, error) {
+// openDoors listens on every address. Metrics and page are for everybody on this machine, and elsewhere for those with the role audit.
+func openDoors(ctx context.Context, c *config.Config, p *parts, server *keyserver.Server, known *access.Authenticator, log *slog.Logger) (*doors, error) {
 	d := new(doors)
-	known := access.NewAuthenticator(store.Principals(time.Now), time.Now)
 	guard := func(l *config.Listener, h http.Handler) http.Handler {
 		if l.TLS {
 			return keyserver.RoleOnly(known, access.ToReadAudit, log, h)

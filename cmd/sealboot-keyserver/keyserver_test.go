@@ -31,9 +31,10 @@ const keyserverPassphrase = "correct horse battery staple"
 
 // keyserverRun is a server that runs as the command, in this process.
 type keyserverRun struct {
-	url  string
-	log  *bytes.Buffer // to be read after stop
-	stop func() int
+	url   string
+	first struct{ URL, Metrics, Page string } // as it says with --json
+	log   *bytes.Buffer                       // to be read after stop
+	stop  func() int
 }
 
 // serveKeys runs `sealboot-keyserver serve` until it says where it listens.
@@ -47,13 +48,12 @@ func serveKeys(t *testing.T, args ...string) *keyserverRun {
 		code <- run(ctx, append([]string{"serve"}, args...), strings.NewReader(""), in, r.log)
 		in.Close()
 	}()
-	var first struct{ URL string }
-	if err := json.NewDecoder(out).Decode(&first); err != nil {
+	if err := json.NewDecoder(out).Decode(&r.first); err != nil {
 		cancel()
 		t.Fatalf("serve ended with %d before it listened: %v\n%s", <-code, err, r.log)
 	}
 	go io.Copy(io.Discard, out)
-	r.url = first.URL
+	r.url = r.first.URL
 	ended := false
 	r.stop = func() int {
 		if ended {
@@ -104,6 +104,16 @@ func command(t *testing.T, want int, args ...string) string {
 		t.Fatalf("%q: exit code %d, want %d\n%s%s", args, code, want, &out, &errs)
 	}
 	return out.String()
+}
+
+// failing runs the program, which must end with that code, and gives what it said.
+func failing(t *testing.T, want int, args ...string) string {
+	t.Helper()
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != want {
+		t.Fatalf("%q: exit code %d, want %d\n%s%s", args, code, want, &out, &errs)
+	}
+	return errs.String()
 }
 
 func noError(t *testing.T, err error) {

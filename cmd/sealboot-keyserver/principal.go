@@ -134,7 +134,7 @@ func parseLife(s string) (time.Duration, error) {
 		if n, err := strconv.ParseUint(days, 10, 16); err == nil && n > 0 {
 			return time.Duration(n) * 24 * time.Hour, nil
 		}
-	} else if d, err := time.ParseDuration(s); err == nil && d > 0 {
+	} else if d, err := time.ParseDuration(s); err == nil && d >= time.Second {
 		return d, nil
 	}
 	return 0, cli.Usagef("--life %q is neither days, as 90d, nor a time as 12h", s)

@@ -16,6 +16,7 @@ import (
 	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/internal/harden"
 	"github.com/sealboot/sealboot/keyserver"
+	"github.com/sealboot/sealboot/keyserver/access"
 	"github.com/sealboot/sealboot/keyserver/config"
 )
 
@@ -157,14 +158,19 @@ func (a *app) serve(ctx context.Context, c *config.Config, f serveFlags) (err er
 		return err
 	}
 	defer closing(store, &err)
+	known := access.NewAuthenticator(store.Principals(time.Now), time.Now)
+	hosts := known
+	if c.TLS == nil || !c.TLS.RequireReleaseRole {
+		hosts = nil // anybody may ask: what is released, only the right machine can read
+	}
 	server, err := keyserver.NewServer(keyserver.Config{
-		Store: store, Roots: parts.roots, SNP: parts.reports, Random: rand.Reader, Now: time.Now, Log: log,
+		Store: store, Roots: parts.roots, SNP: parts.reports, Random: rand.Reader, Now: time.Now, Log: log, Hosts: hosts,
 		SessionTTL: c.SessionTTL, MaxSessions: c.MaxSessions, Rate: c.Rate, ImageRate: c.ImageRate,
 	})
 	if err != nil {
 		return err
 	}
-	doors, err := openDoors(ctx, c, parts, server, store, log)
+	doors, err := openDoors(ctx, c, parts, server, known, log)
 	if err != nil {
 		return err
 	}
