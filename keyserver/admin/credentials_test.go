@@ -18,22 +18,24 @@ import (
 	"github.com/sealboot/sealboot/keyserver/wire"
 )
 
+// allowed gives the roles that may ask for a route.
+func allowed(route string) string {
+	const view, change, read, manage = "register audit admin", "register admin", "audit admin", "admin"
+	method, path, _ := strings.Cut(route, " ")
+	switch path = strings.TrimPrefix(path, "/v1/admin/"); {
+	case path == "backup" || path == "tokens" || path == "certificates" || strings.HasPrefix(path, "principals"):
+		return manage
+	case strings.HasPrefix(path, "audit"):
+		return read
+	case method == "GET" || strings.HasSuffix(path, "/test"):
+		return view
+	}
+	return change
+}
+
 // TestRoles asks for every route with every role, and without one.
 func TestRoles(t *testing.T) {
 	l := newLab(t)
-	view, change, read, manage := "register audit admin", "register admin", "audit admin", "admin"
-	allowed := func(route string) string {
-		method, path, _ := strings.Cut(route, " ")
-		switch path = strings.TrimPrefix(path, "/v1/admin/"); {
-		case path == "backup" || path == "tokens" || path == "certificates" || strings.HasPrefix(path, "principals"):
-			return manage
-		case strings.HasPrefix(path, "audit"):
-			return read
-		case method == "GET" || strings.HasSuffix(path, "/test"):
-			return view
-		}
-		return change
-	}
 	routes := l.handler.Routes()
 	if len(routes) < 25 {
 		t.Fatalf("%d routes", len(routes))

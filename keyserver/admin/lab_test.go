@@ -165,7 +165,7 @@ func (l *lab) wait(d time.Duration) {
 func (l *lab) transport(certificates ...tls.Certificate) *http.Client {
 	t := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: l.ca, Certificates: certificates}}
 	l.t.Cleanup(t.CloseIdleConnections)
-	return &http.Client{Transport: t, Timeout: 30 * time.Second}
+	return &http.Client{Transport: documented{l.t, t}, Timeout: 30 * time.Second}
 }
 
 // as is a client with the token of a role.
