@@ -21,6 +21,7 @@ import (
 	"github.com/sealboot/sealboot/keyserver/snp/fake"
 	"github.com/sealboot/sealboot/keyserver/snp/seal"
 	"github.com/sealboot/sealboot/keyserver/wire"
+	"github.com/sealboot/sealboot/sev"
 )
 
 // TestMain ends with the operations and problems that no exchange of any test has shown.
@@ -247,7 +248,7 @@ func TestHostsExchange(t *testing.T) {
 	ask := wire.SessionRequest{Image: "web", PDH: p.Chain.PDH.Encode(), CertChain: p.Chain.EncodePlatform(), CA: p.Chain.EncodeCA()}
 	s, err := c.Session(t.Context(), ask)
 	must(t, err)
-	g, err := p.LaunchStart(s.DHCert, s.Blob, keyserver.DefaultPolicy().SEV.Session())
+	g, err := p.LaunchStart(s.DHCert, s.Blob, sev.Policy(s.Policy))
 	must(t, err)
 	m, err := g.Measure(goodDigest, rand.Reader)
 	must(t, err)
@@ -265,6 +266,29 @@ func TestHostsExchange(t *testing.T) {
 	_, err = c.Measurement(t.Context(), strings.Repeat("0", 32), measured)
 	refusedAs(err, wire.UnknownSession)
 	refusedAs(c.Confirm(t.Context(), s.ID, wire.ConfirmationRequest{Secret: other, MAC: make([]byte, 32)}), wire.Refused)
+	_, err = l.as("register").PutSecret(t.Context(), "web", other, []byte("one"))
+	must(t, err)
+	_, err = l.as("register").RotateSecret(t.Context(), "web", other, []byte("two"))
+	must(t, err)
+	s, err = c.Session(t.Context(), ask)
+	must(t, err)
+	g, err = p.LaunchStart(s.DHCert, s.Blob, sev.Policy(s.Policy))
+	must(t, err)
+	m, err = g.Measure(goodDigest, rand.Reader)
+	must(t, err)
+	measured.Measurement = m.Encode()
+	packet, err := c.Measurement(t.Context(), s.ID, measured)
+	must(t, err)
+	plain, err := g.OpenSecret(packet.Header, packet.Secret)
+	must(t, err)
+	table, err := sev.ParseSecretTable(plain)
+	must(t, err)
+	receipt, ok := table.Find(sev.ReleaseReceipt)
+	if !ok {
+		t.Fatal("no receipt")
+	}
+	must(t, c.Confirm(t.Context(), s.ID, wire.ConfirmationRequest{Secret: other, MAC: wire.ConfirmationMAC(receipt[16:], other)}))
+
 	spoilt := ask
 	spoilt.CA = bytes.Clone(ask.CA)
 	spoilt.CA[100]++
