@@ -2,6 +2,8 @@ package admin_test
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"reflect"
 	"strings"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/sealboot/sealboot/internal/guid"
 	"github.com/sealboot/sealboot/keyserver"
+	"github.com/sealboot/sealboot/keyserver/access"
 	"github.com/sealboot/sealboot/keyserver/adminclient"
 	"github.com/sealboot/sealboot/keyserver/auditlog"
 	"github.com/sealboot/sealboot/keyserver/wire"
@@ -320,32 +323,50 @@ func TestAudit(t *testing.T) {
 func TestPrincipals(t *testing.T) {
 	l := newLab(t)
 	c := l.as("admin")
-	_, err := c.AddToken(t.Context(), wire.NewToken{Name: "ann", Roles: "audit,audit", Seconds: 3600})
-	l.refused(err, wire.Unacceptable)
-	token, err := c.AddToken(t.Context(), wire.NewToken{Name: "ann", Roles: "register,audit", Seconds: 3600})
+	p, token, err := access.NewTokenPrincipal("ann", access.Register|access.Audit, time.Hour, rand.Reader, l.clock())
 	must(t, err)
-	if r := l.last(); r.Event != keyserver.EventAddPrincipal || r.Principal != "admin" || r.Target != "ann" || strings.Contains(r.Reason, token.Token) {
+	good := newPrincipal(p)
+	for name, spoil := range map[string]func(*wire.NewPrincipal){
+		"role twice":        func(n *wire.NewPrincipal) { n.Roles = "audit,audit" },
+		"too long":          func(n *wire.NewPrincipal) { n.Expires = n.Expires.Add(access.MaxTokenLife) },
+		"over":              func(n *wire.NewPrincipal) { n.Expires = l.clock() },
+		"digest of nothing": func(n *wire.NewPrincipal) { n.Digest = strings.Repeat("0", 64) },
+	} {
+		bad := good
+		spoil(&bad)
+		_, err := c.AddPrincipal(t.Context(), bad)
+		if detail := l.refused(err, wire.Unacceptable); detail == "" {
+			t.Errorf("%s: not told why", name)
+		}
+	}
+	made, err := c.AddPrincipal(t.Context(), good)
+	must(t, err)
+	if made.Digest != good.Digest || !made.Created.Equal(l.clock()) || !made.Expires.Equal(p.Expires) {
+		t.Errorf("%+v", made)
+	}
+	if r := l.last(); r.Event != keyserver.EventAddPrincipal || r.Principal != "admin" || r.Target != "ann" {
 		t.Errorf("audit has %+v", r)
 	}
-	l.tokens["ann"] = token.Token
+	l.tokens["ann"] = string(token)
 	ann := l.as("ann")
 	status, err := ann.Status(t.Context())
 	must(t, err)
 	if status.Principal != "ann" || status.Roles != "register,audit" || !status.Time.Equal(l.clock()) {
 		t.Errorf("%+v", status)
 	}
-	_, err = c.AddToken(t.Context(), wire.NewToken{Name: "ann", Roles: "audit", Seconds: 1})
+	_, err = c.AddPrincipal(t.Context(), good)
 	l.refused(err, wire.Conflict)
-	_, err = c.AddToken(t.Context(), wire.NewToken{Name: "bob", Roles: "audit", Seconds: 400 * 24 * 3600})
-	l.refused(err, wire.Unacceptable)
-	_, err = c.AddCertificate(t.Context(), wire.NewCertificate{Name: "bob", Roles: "audit", Certificate: []byte("no certificate")})
-	l.refused(err, wire.Unacceptable)
+	good.Name = "ann2" // with the same credential
+	_, err = c.AddPrincipal(t.Context(), good)
+	l.refused(err, wire.Conflict)
 
 	bob := l.issue("bob")
-	p, err := c.AddCertificate(t.Context(), wire.NewCertificate{Name: "bob", Roles: "audit", Certificate: bob.Certificate[0]})
+	leaf, err := x509.ParseCertificate(bob.Certificate[0])
 	must(t, err)
-	if p.Kind != "certificate" || p.Roles != "audit" {
-		t.Errorf("%+v", p)
+	p, err = access.NewCertificatePrincipal("bob", access.Audit, leaf, l.clock())
+	must(t, err)
+	if made, err = c.AddPrincipal(t.Context(), newPrincipal(p)); err != nil || made.Kind != "certificate" || made.Roles != "audit" {
+		t.Errorf("%+v, %v", made, err)
 	}
 	asBob, err := adminclient.New(l.url, nil, l.transport(bob))
 	must(t, err)
@@ -368,6 +389,10 @@ func TestPrincipals(t *testing.T) {
 	l.refused(err, wire.Unauthenticated)
 	l.refused(c.RemovePrincipal(t.Context(), "ann"), wire.NothingThere)
 	l.refused(c.RemovePrincipal(t.Context(), "-"), wire.NothingThere)
+}
+
+func newPrincipal(p access.Principal) wire.NewPrincipal {
+	return wire.NewPrincipal{Name: p.Name, Kind: string(p.Kind), Digest: p.Digest.String(), Roles: p.Roles.String(), Expires: p.Expires}
 }
 
 // TestBackup takes one, and makes a store of it.

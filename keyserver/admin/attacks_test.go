@@ -2,6 +2,7 @@ package admin_test
 
 import (
 	"bufio"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
 	"fmt"
@@ -10,7 +11,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/sealboot/sealboot/keyserver/access"
 	"github.com/sealboot/sealboot/keyserver/admin"
 	"github.com/sealboot/sealboot/keyserver/adminclient"
 	"github.com/sealboot/sealboot/keyserver/wire"
@@ -196,7 +199,9 @@ func TestRaces(t *testing.T) {
 func TestNothingSecretIsWritten(t *testing.T) {
 	l := newLab(t)
 	l.register("web")
-	made, err := l.as("admin").AddToken(t.Context(), wire.NewToken{Name: "ann", Roles: "audit", Seconds: 60})
+	p, token, err := access.NewTokenPrincipal("ann", access.Audit, time.Hour, rand.Reader, l.clock())
+	must(t, err)
+	_, err = l.as("admin").AddPrincipal(t.Context(), newPrincipal(p))
 	must(t, err)
 	_, err = l.as("register").PutSecret(t.Context(), "web", other, []byte("a secret that is looked for"))
 	must(t, err)
@@ -208,7 +213,7 @@ func TestNothingSecretIsWritten(t *testing.T) {
 	if !strings.Contains(written, `"principal":"register"`) {
 		t.Fatal("log does not say who it was")
 	}
-	for _, secret := range []string{made.Token, l.tokens["admin"], l.tokens["release"], string(passphrase), "a secret that is looked for",
+	for _, secret := range []string{string(token), l.tokens["admin"], l.tokens["release"], string(passphrase), "a secret that is looked for",
 		base64.StdEncoding.EncodeToString(passphrase), base64.StdEncoding.EncodeToString([]byte("a secret that is looked for"))} {
 		if strings.Contains(written, secret) {
 			t.Errorf("%q was written", secret)

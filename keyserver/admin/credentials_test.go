@@ -23,7 +23,7 @@ func allowed(route string) string {
 	const view, change, read, manage = "register audit admin", "register admin", "audit admin", "admin"
 	method, path, _ := strings.Cut(route, " ")
 	switch path = strings.TrimPrefix(path, "/v1/admin/"); {
-	case path == "backup" || path == "tokens" || path == "certificates" || strings.HasPrefix(path, "principals"):
+	case path == "backup" || strings.HasPrefix(path, "principals"):
 		return manage
 	case strings.HasPrefix(path, "audit"):
 		return read

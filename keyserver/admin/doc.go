@@ -3,7 +3,7 @@
 // Who asks is found out before anything of the request's body is read (package access), over TLS or a loopback address alone. What
 // a principal may do is in the table of routes. Each change is in the audit with principal, request and source, and so is
 // each request that was refused, but for those without any credential and those that are told to wait: of these there
-// could be any number, and they are in the log. No answer holds a secret, except the one that makes a token.
+// could be any number, and they are in the log. No answer holds a secret.
 package admin
 
 import (

@@ -128,8 +128,8 @@ var messages = map[string]any{
 	"PolicyDocument": wire.PolicyDocument{}, "NewPolicy": wire.NewPolicy{}, "PolicyVersion": wire.PolicyVersion{}, "Trial": wire.Trial{}, "Verdict": wire.Verdict{},
 	"Secrets": wire.Secrets{}, "Secret": wire.Secret{}, "SecretData": wire.SecretData{}, "SecretVersion": wire.SecretVersion{},
 	"NewRevocation": wire.NewRevocation{}, "Revocations": wire.Revocations{}, "Revocation": wire.Revocation{}, "Rows": wire.Rows{}, "Row": wire.Row{},
-	"Checkpoint": wire.Checkpoint{}, "AuditKey": wire.AuditKey{}, "Principals": wire.Principals{}, "Principal": wire.Principal{}, "NewToken": wire.NewToken{},
-	"Token": wire.Token{}, "NewCertificate": wire.NewCertificate{}, "Status": wire.Status{},
+	"Checkpoint": wire.Checkpoint{}, "AuditKey": wire.AuditKey{}, "Principals": wire.Principals{}, "Principal": wire.Principal{}, "NewPrincipal": wire.NewPrincipal{},
+	"Status": wire.Status{},
 }
 
 // encoded are the hosts' messages, whose fields an encoded one shows.

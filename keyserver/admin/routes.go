@@ -58,8 +58,7 @@ func (h *Handler) routes() []route {
 		{method: http.MethodGet, path: audit + "/export", action: access.ToReadAudit, success: http.StatusOK, stream: h.export},
 
 		get(principals, access.ToManage, h.principals),
-		send(http.MethodPost, "/v1/admin/tokens", access.ToManage, http.StatusCreated, wire.MaxBody, h.addToken),
-		send(http.MethodPost, "/v1/admin/certificates", access.ToManage, http.StatusCreated, wire.MaxBody, h.addCertificate),
+		send(http.MethodPost, principals, access.ToManage, http.StatusCreated, wire.MaxBody, h.addPrincipal),
 		act(http.MethodDelete, principals+"/{name}", access.ToManage, h.removePrincipal),
 
 		{method: http.MethodGet, path: "/v1/admin/backup", action: access.ToBackUp, success: http.StatusOK, stream: h.backup},

@@ -179,14 +179,9 @@ func (c *Client) Principals(ctx context.Context) ([]wire.Principal, error) {
 	return m.Principals, err
 }
 
-// AddToken makes a principal with a token, which is shown this once.
-func (c *Client) AddToken(ctx context.Context, n wire.NewToken) (wire.Token, error) {
-	return send[wire.Token](ctx, c, http.MethodPost, "/v1/admin/tokens", n)
-}
-
-// AddCertificate makes a principal known by a certificate's key.
-func (c *Client) AddCertificate(ctx context.Context, n wire.NewCertificate) (wire.Principal, error) {
-	return send[wire.Principal](ctx, c, http.MethodPost, "/v1/admin/certificates", n)
+// AddPrincipal makes somebody known by a digest of the credential (access.NewTokenPrincipal, access.NewCertificatePrincipal).
+func (c *Client) AddPrincipal(ctx context.Context, n wire.NewPrincipal) (wire.Principal, error) {
+	return send[wire.Principal](ctx, c, http.MethodPost, "/v1/admin/principals", n)
 }
 
 // RemovePrincipal takes a principal away, at once.

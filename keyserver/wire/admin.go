@@ -216,25 +216,14 @@ type Principal struct {
 	Expires time.Time `json:"expires"`
 }
 
-// NewToken makes a principal with a token: POST /v1/admin/tokens.
-type NewToken struct {
-	Name    string `json:"name" wire:"name"`
-	Roles   string `json:"roles" wire:"roles"`
-	Seconds int64  `json:"seconds"` // from now on
-}
-
-// Token answers it. It is shown once, and kept nowhere.
-type Token struct {
+// NewPrincipal makes somebody known: POST /v1/admin/principals. The server gets a digest of the credential, as it keeps it: who asks has
+// made the token, or has the certificate.
+type NewPrincipal struct {
 	Name    string    `json:"name" wire:"name"`
+	Kind    string    `json:"kind" wire:"holder"`
+	Digest  string    `json:"digest" wire:"sha256"` // of a token's 32 bytes, or of a certificate's SubjectPublicKeyInfo
+	Roles   string    `json:"roles" wire:"roles"`
 	Expires time.Time `json:"expires"`
-	Token   string    `json:"token" wire:"token"`
-}
-
-// NewCertificate makes a principal known by a certificate's key: POST /v1/admin/certificates.
-type NewCertificate struct {
-	Name        string `json:"name" wire:"name"`
-	Roles       string `json:"roles" wire:"roles"`
-	Certificate []byte `json:"certificate" wire:"1-16384"` // DER
 }
 
 // Status says who asks, and how the server stands: GET /v1/admin/status.

@@ -33,7 +33,6 @@ var forms = map[string]*regexp.Regexp{
 	"kind":    regexp.MustCompile(`^(image|digest|chip|secret)$`),
 	"holder":  regexp.MustCompile(`^(token|certificate)$`),
 	"roles":   regexp.MustCompile(`^(register|release|audit|admin)(,(register|release|audit|admin)){0,3}$`),
-	"token":   regexp.MustCompile(`^sbt1_[A-Za-z0-9_-]{48}$`),
 }
 
 const maxText = 4 << 10
