@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/sealboot/sealboot/sev"
@@ -118,6 +119,20 @@ func (s *Store) TestPolicy(ctx context.Context, name string, p *Policy, a Attemp
 		about.Policy = *p
 	}
 	return s.judge(ctx, about, f.image.version, a), nil
+}
+
+// Expected is the evidence of a machine that would have the digest, in a session that the server would make under the policy: for a trial.
+func (p Policy) Expected(digest sev.Digest, api sev.API, random io.Reader) (*SEVEvidence, error) {
+	session, nonce := new(sev.Session), sev.Nonce{}
+	if p.SEV != nil {
+		session.Policy = p.SEV.Session()
+	}
+	for _, b := range [][]byte{session.TIK[:], nonce[:]} {
+		if _, err := io.ReadFull(random, b); err != nil {
+			return nil, fmt.Errorf("read random bytes: %w", err)
+		}
+	}
+	return &SEVEvidence{Session: session, Measurement: session.Expect(api, digest, nonce), API: api}, nil
 }
 
 // judge is Judge, with the reason of a measurement or a report that fits nothing.

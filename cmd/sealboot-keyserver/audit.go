@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/sealboot/sealboot/internal/atomicfile"
 	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/keyserver"
+	"github.com/sealboot/sealboot/keyserver/adminclient"
 	"github.com/sealboot/sealboot/keyserver/auditlog"
 	"github.com/sealboot/sealboot/keyserver/wire"
 )
@@ -52,14 +54,9 @@ granted), "cause", "reason" (what is likely behind it), "principal", "target", "
 			if err != nil {
 				return err
 			}
-			s, err := store.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer closing(s, &err)
 			rows, shown := 0, 0
 			encoder := json.NewEncoder(a.stdout)
-			err = s.Audit(cmd.Context(), func(row keyserver.Row) error {
+			show := func(row keyserver.Row) error {
 				if rows++; !filter.Match(row.Entry) {
 					return nil
 				}
@@ -69,7 +66,22 @@ granted), "cause", "reason" (what is likely behind it), "principal", "target", "
 				}
 				_, err := fmt.Fprintln(a.stdout, auditLine(row))
 				return err
-			})
+			}
+			if store.remote() {
+				return store.withStream(cmd.Context(), func(ctx context.Context, c *adminclient.Client) error {
+					size, err := listRemote(ctx, c, filter, show)
+					if err == nil {
+						fmt.Fprintf(a.stderr, "rows: %d of %d; the chain was not verified: export it, and verify the export\n", shown, size)
+					}
+					return err
+				})
+			}
+			s, err := store.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer closing(s, &err)
+			err = s.Audit(cmd.Context(), show)
 			if err != nil {
 				return auditError(err)
 			}
@@ -77,7 +89,7 @@ granted), "cause", "reason" (what is likely behind it), "principal", "target", "
 			return nil
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&image, "image", "", "decisions about this image alone")
 	flags.StringVar(&event, "event", "", "this event alone")
@@ -195,29 +207,41 @@ and the rows behind it: the two files, one behind the other, verify as one.`,
 					return err
 				}
 			}
+			if store.remote() {
+				return store.withStream(cmd.Context(), func(ctx context.Context, c *adminclient.Client) error {
+					return a.exportTo(output, func(w io.Writer) error { return c.Export(ctx, w, note) })
+				})
+			}
 			s, err := store.open(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer closing(s, &err)
-			if output == "" {
-				return auditError(s.ExportAudit(cmd.Context(), a.stdout, time.Now(), note))
-			}
-			f, err := atomicfile.Create(output, 0o600)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			if err := s.ExportAudit(cmd.Context(), f, time.Now(), note); err != nil {
-				return auditError(err)
-			}
-			return f.Commit()
+			return a.exportTo(output, func(w io.Writer) error {
+				return auditError(s.ExportAudit(cmd.Context(), w, time.Now(), note))
+			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	cmd.Flags().StringVar(&after, "after", "", "file of the checkpoint behind which to begin (- for standard input)")
 	cmd.Flags().StringVar(&output, "output", "", "file to write (default: standard output)")
 	return cmd
+}
+
+// exportTo writes to a file, which appears when it is whole, or to standard output.
+func (a *app) exportTo(output string, write func(io.Writer) error) error {
+	if output == "" {
+		return write(a.stdout)
+	}
+	f, err := atomicfile.Create(output, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := write(f); err != nil {
+		return err
+	}
+	return f.Commit()
 }
 
 func (a *app) auditCheckpointCommand() *cobra.Command {
@@ -231,6 +255,16 @@ changed or taken back since. serve writes each checkpoint to its log too.`,
 		Example: `  sealboot-keyserver audit checkpoint --store keys | ssh elsewhere 'cat > "keys.$(date +%F)"'`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if store.remote() {
+				return store.withStream(cmd.Context(), func(ctx context.Context, c *adminclient.Client) error {
+					note, err := c.Checkpoint(ctx)
+					if err != nil {
+						return err
+					}
+					_, err = a.stdout.Write(note)
+					return err
+				})
+			}
 			s, err := store.open(cmd.Context())
 			if err != nil {
 				return err
@@ -244,7 +278,7 @@ changed or taken back since. serve writes each checkpoint to its log too.`,
 			return err
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	return cmd
 }
 
@@ -258,6 +292,16 @@ Whoever is to verify the audit must have it from here, not from an export.`,
 		Example: `  sealboot-keyserver audit public-key --store keys > keys.pub`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if store.remote() {
+				return store.withStream(cmd.Context(), func(ctx context.Context, c *adminclient.Client) error {
+					key, err := c.AuditKey(ctx)
+					if err != nil {
+						return err
+					}
+					_, err = fmt.Fprintln(a.stdout, key)
+					return err
+				})
+			}
 			s, err := store.open(cmd.Context())
 			if err != nil {
 				return err
@@ -267,7 +311,7 @@ Whoever is to verify the audit must have it from here, not from an export.`,
 			return err
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	return cmd
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -11,9 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sealboot/sealboot/internal/atomicfile"
 	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/keyserver"
+	"github.com/sealboot/sealboot/keyserver/adminclient"
 )
 
 func (a *app) backupCommand() *cobra.Command {
@@ -29,35 +30,37 @@ from it, for neither is of use without the other. Open sessions are not in it.
 The file fits every kind of store: restore also moves a store from a folder to PostgreSQL, and back.`,
 		Example: `  sealboot-keyserver backup --store keys --out keys.backup`,
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			s, err := store.open(cmd.Context())
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := a.exportTo(out, func(w io.Writer) error { return store.backUp(cmd.Context(), w) })
 			if err != nil {
-				return err
-			}
-			defer closing(s, &err)
-			f, err := atomicfile.Create(out, 0o600)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			w := bufio.NewWriterSize(f, 1<<20)
-			if err := s.Backup(cmd.Context(), w, time.Now()); err != nil {
-				return err
-			}
-			if err := w.Flush(); err != nil {
-				return err
-			}
-			if err := f.Commit(); err != nil {
 				return err
 			}
 			fmt.Fprintf(a.stderr, "backup is in %s: it restores with the store key alone\n", out)
 			return nil
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	cmd.Flags().StringVar(&out, "out", "", "file to write")
 	cmd.MarkFlagRequired("out")
 	return cmd
+}
+
+// backUp writes a backup of the store, or of the server's.
+func (f *storeFlags) backUp(ctx context.Context, w io.Writer) (err error) {
+	buffer := bufio.NewWriterSize(w, 1<<20)
+	if f.remote() {
+		err = f.withStream(ctx, func(ctx context.Context, c *adminclient.Client) error { return c.Backup(ctx, buffer) })
+		return errors.Join(err, buffer.Flush())
+	}
+	s, err := f.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer closing(s, &err)
+	if err := s.Backup(ctx, buffer, time.Now()); err != nil {
+		return err
+	}
+	return buffer.Flush()
 }
 
 func (a *app) restoreCommand() *cobra.Command {

@@ -42,7 +42,7 @@ func (a *app) listCommand() *cobra.Command {
 			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the list as JSON")
 	return cmd
 }

@@ -114,7 +114,7 @@ func (a *app) policyShowCommand() *cobra.Command {
 			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	cmd.Flags().Int64Var(&version, "policy-version", 0, "version of the policy (default: the newest)")
 	return cmd
 }
@@ -152,7 +152,7 @@ func (a *app) policySetCommand() *cobra.Command {
 			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	cmd.Flags().StringVar(&policy, "policy", "", "file of the policy (JSON), - for standard input")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the version as JSON")
 	cmd.MarkFlagRequired("policy")
@@ -198,7 +198,7 @@ func (a *app) policyHistoryCommand() *cobra.Command {
 			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the policies as JSON")
 	return cmd
 }

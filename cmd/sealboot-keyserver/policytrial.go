@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"time"
@@ -20,6 +21,7 @@ type trialFlags struct {
 	policy, sessionPolicy        string
 	tik, measurement             string
 	api                          sev.API
+	digest                       string
 	report, certificates, bundle string
 	trustRoots                   []string
 	address, chip, at            string
@@ -34,13 +36,15 @@ type trier interface {
 func (a *app) policyTestCommand() *cobra.Command {
 	var f trialFlags
 	cmd := &cobra.Command{
-		Use:   "test IMAGE (--tik FILE --measurement M --api-major N --api-minor N --build-id N | --report FILE) --store DIR",
+		Use:   "test IMAGE (--tik FILE --measurement M --api-major N --api-minor N --build-id N | --digest HEX | --report FILE) --store DIR",
 		Short: "Say what would happen to a measurement or a report",
 		Long: `test judges as the server would, and says everything that stands in the way; nothing is released, counted or written.
 Under --policy it says what that policy would do, before it is set.
 
-The evidence is a launch measurement with its session's integrity key, as sev verify-measurement takes it, or a SEV-SNP report,
-which is verified up to a trusted root by the certificates given. The session's policy is the image's, if --session-policy says no other.
+The evidence is a launch measurement with its session's integrity key, as sev verify-measurement takes it, or the launch digest
+that a machine with SEV or SEV-ES would have, or a SEV-SNP report,
+which is verified up to a trusted root by the certificates given (by a server's own roots, with --server, which takes no
+measurement: the integrity key stays here). The session's policy is the image's, if --session-policy says no other.
 --address, --chip and --time say from where, from which chip, and when the attempt would come.
 
 Exit code 3: there would be no release. --json prints {"released", "digest", "complaints", "reason"}: released is true if it would be.`,
@@ -49,7 +53,7 @@ Exit code 3: there would be no release. --json prints {"released", "digest", "co
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.tryPolicy(cmd.Context(), args[0], f) },
 	}
-	f.store.add(cmd)
+	f.store.addServer(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&f.policy, "policy", "", "judge by this policy instead of the image's (- for standard input)")
 	flags.StringVar(&f.tik, "tik", "", "file with the session's transport integrity key")
@@ -58,6 +62,7 @@ Exit code 3: there would be no release. --json prints {"released", "digest", "co
 	flags.Uint8Var(&f.api.Major, "api-major", 0, "major version of the platform's SEV API (query-sev)")
 	flags.Uint8Var(&f.api.Minor, "api-minor", 0, "minor version of the platform's SEV API")
 	flags.Uint8Var(&f.api.Build, "build-id", 0, "build of the platform's SEV firmware")
+	flags.StringVar(&f.digest, "digest", "", "launch digest that a machine with SEV or SEV-ES would have")
 	flags.StringVar(&f.report, "report", "", "file of a SEV-SNP attestation report")
 	flags.StringVar(&f.certificates, "certificates", "", "file of the report's certificates: a certificate table, PEM or DER")
 	flags.StringVar(&f.bundle, "snp-bundle", "", "file or folder of certificates and revocation lists, as the server's configuration names it")
@@ -66,9 +71,13 @@ Exit code 3: there would be no release. --json prints {"released", "digest", "co
 	flags.StringVar(&f.chip, "chip", "", "chip that would ask, as the audit names it (a report says it itself)")
 	flags.StringVar(&f.at, "time", "", "time of the attempt, RFC 3339 (default: now)")
 	flags.BoolVar(&f.asJSON, "json", false, "print the answer as JSON")
-	cmd.MarkFlagsMutuallyExclusive("measurement", "report")
-	cmd.MarkFlagsOneRequired("measurement", "report")
-	cmd.MarkFlagsRequiredTogether("measurement", "tik", "api-major", "api-minor", "build-id")
+	cmd.MarkFlagsMutuallyExclusive("measurement", "digest", "report")
+	cmd.MarkFlagsOneRequired("measurement", "digest", "report")
+	cmd.MarkFlagsRequiredTogether("measurement", "tik")
+	cmd.MarkFlagsRequiredTogether("api-major", "api-minor", "build-id")
+	for _, local := range []string{"measurement", "session-policy", "snp-bundle", "trust-root", "time"} {
+		cmd.MarkFlagsMutuallyExclusive("server", local)
+	}
 	return cmd
 }
 
@@ -79,6 +88,9 @@ func (a *app) tryPolicy(ctx context.Context, image string, f trialFlags) (err er
 			return cli.Usagef("--time %q is not a time of RFC 3339, as 2026-05-01T12:00:00Z", f.at)
 		}
 	}
+	if f.report == "" && f.api == (sev.API{}) {
+		return cli.Usagef("a measurement and a digest are of some firmware: give --api-major, --api-minor and --build-id")
+	}
 	var policy *keyserver.Policy
 	if f.policy != "" {
 		p, err := a.readPolicy(f.policy)
@@ -86,6 +98,9 @@ func (a *app) tryPolicy(ctx context.Context, image string, f trialFlags) (err er
 			return err
 		}
 		policy = &p
+	}
+	if f.store.remote() {
+		return a.tryPolicyRemote(ctx, image, policy, f)
 	}
 	s, err := f.store.open(ctx)
 	if err != nil {
@@ -104,7 +119,7 @@ func (a *app) tryPolicy(ctx context.Context, image string, f trialFlags) (err er
 			}
 			judged = &list[len(list)-1].Policy
 		}
-		attempt, err = f.measured(judged, now)
+		attempt, err = f.launched(judged, now)
 	}
 	if err != nil {
 		return err
@@ -117,6 +132,20 @@ func (a *app) tryPolicy(ctx context.Context, image string, f trialFlags) (err er
 		return clearNo(err)
 	}
 	return a.printVerdict(image, verdict, f.asJSON)
+}
+
+// launched makes the attempt of a launch: of its digest, or its measurement.
+func (f trialFlags) launched(policy *keyserver.Policy, now time.Time) (keyserver.Attempt, error) {
+	if f.digest == "" {
+		return f.measured(policy, now)
+	}
+	attempt := keyserver.Attempt{Time: now, Address: f.address, Chip: f.chip}
+	raw, err := hex.DecodeString(f.digest)
+	if err != nil || len(raw) != len(sev.Digest{}) {
+		return attempt, cli.Usagef("--digest %.128q is not %d hexadecimal digits: one of SEV-SNP comes in a --report", f.digest, 2*len(sev.Digest{}))
+	}
+	attempt.SEV, err = policy.Expected(sev.Digest(raw), f.api, rand.Reader)
+	return attempt, err
 }
 
 // measured makes the attempt of a launch measurement.

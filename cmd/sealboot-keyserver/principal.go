@@ -88,7 +88,7 @@ The store is made when it is not there.
 			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&roles, "roles", "", "what it allows")
 	flags.StringVar(&life, "life", "90d", "how long: days as 90d, or hours as 12h; at most 366d")
@@ -178,7 +178,7 @@ The store is made when it is not there.
 			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	cmd.Flags().StringVar(&cert, "cert", "", "file of the certificate (PEM)")
 	cmd.Flags().StringVar(&roles, "roles", "", "what it allows")
 	cmd.MarkFlagRequired("cert")
@@ -207,7 +207,7 @@ func (a *app) principalListCommand() *cobra.Command {
 			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the list as JSON")
 	return cmd
 }
@@ -259,6 +259,6 @@ func (a *app) principalRemoveCommand() *cobra.Command {
 			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	return cmd
 }

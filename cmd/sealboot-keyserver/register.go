@@ -69,7 +69,7 @@ number of the record's digests that the policy takes.`,
 			})
 		},
 	}
-	f.store.add(cmd)
+	f.store.addServer(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&f.record, "record", "", "boot record of the image (record.json)")
 	flags.StringVar(&f.keyFile, "key-file", "", "file that holds the disk's passphrase, - for standard input")

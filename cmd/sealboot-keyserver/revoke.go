@@ -66,7 +66,7 @@ func (a *app) revokeCommand() *cobra.Command {
 		},
 	}
 	cmd.ValidArgs = revocationKinds
-	store.add(cmd)
+	store.addServer(cmd)
 	addReason(cmd, &reason)
 	return cmd
 }
@@ -95,7 +95,7 @@ secret put may give it another value. An image is taken up again by register --r
 		},
 	}
 	cmd.ValidArgs = revocationKinds[1:]
-	store.add(cmd)
+	store.addServer(cmd)
 	return cmd
 }
 
@@ -128,7 +128,7 @@ func (a *app) revocationsCommand() *cobra.Command {
 			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the list as JSON")
 	return cmd
 }

@@ -71,7 +71,7 @@ func (a *app) giveCommand(name, short, long, example, done string, give func(kee
 			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	cmd.Flags().StringVar(&file, "file", "", "file that holds the secret, to the byte; - for standard input")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the version as JSON")
 	cmd.MarkFlagRequired("file")
@@ -102,7 +102,7 @@ func (a *app) changeCommand(name, short, long string, change func(keeper, contex
 			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print what was done as JSON")
 	return cmd
 }
@@ -143,7 +143,7 @@ It is the same as revoke secret IMAGE/GUID.`,
 			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	addReason(cmd, &reason)
 	return cmd
 }
@@ -183,7 +183,7 @@ func (a *app) secretListCommand() *cobra.Command {
 			})
 		},
 	}
-	store.add(cmd)
+	store.addServer(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the list as JSON")
 	return cmd
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/sealboot/sealboot/internal/harden"
 	"github.com/sealboot/sealboot/keyserver"
 	"github.com/sealboot/sealboot/keyserver/access"
+	"github.com/sealboot/sealboot/keyserver/admin"
 	"github.com/sealboot/sealboot/keyserver/config"
 )
 
@@ -170,6 +171,12 @@ func (a *app) serve(ctx context.Context, c *config.Config, f serveFlags) (err er
 	if err != nil {
 		return err
 	}
+	administration, err := admin.New(admin.Config{Store: store, Principals: store.Principals(time.Now), Known: known, Random: rand.Reader, Now: time.Now, Log: log,
+		Rate: c.Rate, SNP: parts.reports})
+	if err != nil {
+		return err
+	}
+	server.Administer(administration)
 	doors, err := openDoors(ctx, c, parts, server, known, log)
 	if err != nil {
 		return err

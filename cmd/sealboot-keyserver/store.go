@@ -21,7 +21,7 @@ import (
 	"github.com/sealboot/sealboot/keyserver/storekey"
 )
 
-// keeper is what the commands of administrators work on. The store of this machine is one.
+// keeper is what the commands of administrators work on: the store of this machine, or a server (remoteKeeper).
 type keeper interface {
 	Register(ctx context.Context, r keyserver.Registration, now time.Time) (version int64, err error)
 	Images(ctx context.Context) ([]keyserver.Image, error)
@@ -45,7 +45,10 @@ type keeper interface {
 }
 
 // storeFlags name a store and the place of its key.
-type storeFlags struct{ location, key, config string }
+type storeFlags struct {
+	location, key, config string
+	server                serverFlags // or a server, of commands that work over the network
+}
 
 func (f *storeFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
@@ -86,7 +89,7 @@ func (f *storeFlags) place() (place, error) {
 		}
 		return p, nil
 	case f.location == "":
-		return place{}, cli.Usagef("no store: give --store DIR, or --config FILE")
+		return place{}, cli.Usagef("no store: give --store DIR, or --config FILE; where it serves, --server URL")
 	}
 	spec, err := f.spec()
 	return place{location: f.location, key: spec}, err
@@ -247,6 +250,13 @@ func (f *storeFlags) open(ctx context.Context) (*keyserver.Store, error) {
 
 // with has do work on what the flags name.
 func (f *storeFlags) with(ctx context.Context, do func(keeper) error) (err error) {
+	if f.remote() {
+		c, err := f.server.client()
+		if err != nil {
+			return err
+		}
+		return remoteNo(do(remoteKeeper{c}))
+	}
 	s, err := f.open(ctx)
 	if err != nil {
 		return err
@@ -257,6 +267,9 @@ func (f *storeFlags) with(ctx context.Context, do func(keeper) error) (err error
 
 // withNew is with, and makes a store where there is none.
 func (f *storeFlags) withNew(ctx context.Context, do func(keeper) error) (err error) {
+	if f.remote() {
+		return f.with(ctx, do)
+	}
 	p, err := f.place()
 	if err != nil {
 		return err

@@ -82,6 +82,7 @@ func fresh(t *testing.T, l *lab) http.Handler {
 	t.Helper()
 	c := l.handler.Config
 	c.Rate = 1000
+	c.Known = access.NewAuthenticator(c.Principals, l.clock)
 	h, err := admin.New(c)
 	must(t, err)
 	return h

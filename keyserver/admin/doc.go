@@ -25,7 +25,8 @@ import (
 type Config struct {
 	Store      *keyserver.Store
 	Principals access.Principals
-	Random     io.Reader // safe for concurrent use; crypto/rand.Reader outside tests
+	Known      *access.Authenticator // of those principals; one for the whole server, so that it counts failures at every door
+	Random     io.Reader             // safe for concurrent use; crypto/rand.Reader outside tests
 	Now        func() time.Time
 	Log        *slog.Logger
 	Rate       int           // requests a second from one source, with bursts of five seconds' worth
@@ -35,11 +36,10 @@ type Config struct {
 // Handler answers what is below /v1/admin/. It is safe for concurrent use.
 type Handler struct {
 	Config
-	authenticator *access.Authenticator
-	limiter       *access.Limiter[netip.Prefix]
-	working       chan struct{} // requests whose body is in memory
-	streaming     chan struct{} // exports and backups
-	mux           *http.ServeMux
+	limiter   *access.Limiter[netip.Prefix]
+	working   chan struct{} // requests whose body is in memory
+	streaming chan struct{} // exports and backups
+	mux       *http.ServeMux
 }
 
 // Bounds of what is worked on at once; a request beyond them is told "busy".
@@ -53,10 +53,10 @@ const (
 
 // New makes a Handler.
 func New(c Config) (*Handler, error) {
-	if c.Store == nil || c.Principals == nil || c.Random == nil || c.Now == nil || c.Log == nil || c.Rate < 1 {
-		return nil, errors.New("administration needs a store, principals, randomness, a clock, a log and a rate")
+	if c.Store == nil || c.Principals == nil || c.Known == nil || c.Random == nil || c.Now == nil || c.Log == nil || c.Rate < 1 {
+		return nil, errors.New("administration needs a store, principals, who knows them, randomness, a clock, a log and a rate")
 	}
-	h := &Handler{Config: c, authenticator: access.NewAuthenticator(c.Principals, c.Now),
+	h := &Handler{Config: c,
 		limiter: access.NewLimiter[netip.Prefix](float64(c.Rate), burstSeconds*c.Rate),
 		working: make(chan struct{}, maxWorking), streaming: make(chan struct{}, maxStreaming), mux: http.NewServeMux()}
 	methods := map[string]string{}

@@ -122,7 +122,7 @@ func newLab(t *testing.T) *lab {
 	must(t, err)
 	l.server, err = keyserver.NewServer(keyserver.Config{Store: l.store, Roots: l.roots, SNP: verifier, Random: rand.Reader, Now: l.clock, Log: log, Rate: 10_000})
 	must(t, err)
-	l.handler, err = admin.New(admin.Config{Store: l.store, Principals: known, Random: rand.Reader, Now: l.clock, Log: log, Rate: 10_000, SNP: verifier})
+	l.handler, err = admin.New(admin.Config{Store: l.store, Principals: known, Known: access.NewAuthenticator(known, l.clock), Random: rand.Reader, Now: l.clock, Log: log, Rate: 10_000, SNP: verifier})
 	must(t, err)
 	l.server.Administer(l.handler)
 

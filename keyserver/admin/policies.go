@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 
 	"github.com/sealboot/sealboot/keyserver"
@@ -128,17 +127,6 @@ func (h *Handler) attempt(c *call, name string, p *keyserver.Policy, q wire.Tria
 		}
 		p = &own
 	}
-	// A session as the server would make it, and the measurement of a platform that was given it.
-	session, nonce := new(sev.Session), sev.Nonce{}
-	if p.SEV != nil {
-		session.Policy = p.SEV.Session()
-	}
-	for _, random := range [][]byte{session.TIK[:], nonce[:]} {
-		if _, err := io.ReadFull(h.Random, random); err != nil {
-			return a, fmt.Errorf("read random bytes: %w", err)
-		}
-	}
-	api := sev.API{Major: q.APIMajor, Minor: q.APIMinor, Build: q.Build}
-	a.SEV = &keyserver.SEVEvidence{Session: session, Measurement: session.Expect(api, sev.Digest(raw), nonce), API: api}
-	return a, nil
+	a.SEV, err = p.Expected(sev.Digest(raw), sev.API{Major: q.APIMajor, Minor: q.APIMinor, Build: q.Build}, h.Random)
+	return a, err
 }

@@ -91,7 +91,7 @@ func (h *Handler) enter(c *call, to route) error {
 	if to.open {
 		return nil
 	}
-	who, err := h.authenticator.Authorize(c.r, to.action)
+	who, err := h.Known.Authorize(c.r, to.action)
 	c.who.Name = who.Name
 	if err != nil {
 		if failure := (*access.Failure)(nil); errors.As(err, &failure) {
