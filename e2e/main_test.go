@@ -102,7 +102,7 @@ func (s *stage) launch(t *testing.T, m lab.Machine) lab.Outcome {
 		m.Image = s.image
 	}
 	if m.Server == "" {
-		m.Server = s.server.URL
+		m.Server, m.ServerCA = s.server.URL, s.server.CA
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()

@@ -47,7 +47,7 @@ func (b *bench) keyServer(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	server, err := b.Serve(ctx, "--trust-root", root.String(), "--rate", "1000000")
+	server, err := b.Serve(ctx, "--trust-root", root.String(), "--rate", "1000000", "--image-rate", "1000000")
 	if err != nil {
 		return err
 	}

@@ -16,10 +16,11 @@ import (
 
 // Lab is a place to build and boot in.
 type Lab struct {
-	Bin  string    // folder of sealboot, the programs that it runs, sealboot-agent and qemu-sev
-	Deps string    // what deps/deps.sh fetched
-	Dir  string    // everything that is made goes here
-	Log  io.Writer // the commands that are run
+	Bin   string    // folder of sealboot, the programs that it runs, sealboot-agent and qemu-sev
+	Deps  string    // what deps/deps.sh fetched
+	Dir   string    // everything that is made goes here
+	Log   io.Writer // the commands that are run
+	Store Store     // of the key server; default: a folder of the lab
 }
 
 // Output is what a command left behind.

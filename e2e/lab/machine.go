@@ -20,6 +20,7 @@ import (
 type Machine struct {
 	Image    Image
 	Server   string // URL of the key server
+	ServerCA string // file of the CA of its certificate; empty without TLS
 	QEMU     string // default: qemu-sev
 	Firmware string // default: the image's
 	Disk     string // default: the image's
@@ -53,9 +54,13 @@ func (l *Lab) Launch(ctx context.Context, m Machine) (Outcome, error) {
 	}
 	defer os.RemoveAll(dir)
 	port, control, stages := filepath.Join(dir, "port"), filepath.Join(dir, "control"), filepath.Join(dir, "stages")
-	args := []string{"launch", "--server", m.Server, "--image", or(m.Name, m.Image.Name), "--qemu", or(m.QEMU, filepath.Join(l.Bin, "qemu-sev")),
+	server := []string{"--server", m.Server}
+	if m.ServerCA != "" {
+		server = append(server, "--server-ca", m.ServerCA)
+	}
+	args := append(append([]string{"launch"}, server...), "--image", or(m.Name, m.Image.Name), "--qemu", or(m.QEMU, filepath.Join(l.Bin, "qemu-sev")),
 		"--firmware", or(m.Firmware, m.Image.Firmware()), "--disk", or(m.Disk, m.Image.Disk()), "--ca", ca, "--json", stages, "--qmp", control, "--",
-		"-chardev", "socket,id=port,path=" + port + ",server=on,wait=off", "-serial", "chardev:port"}
+		"-chardev", "socket,id=port,path="+port+",server=on,wait=off", "-serial", "chardev:port")
 	fmt.Fprintf(l.Log, "$ sealboot %s\n", strings.Join(args, " "))
 
 	cmd := exec.CommandContext(ctx, filepath.Join(l.Bin, "sealboot"), args...)

@@ -41,32 +41,87 @@ func (l *Lab) Build(ctx context.Context, name, rootfs, size string, args ...stri
 	return image, made.Seconds, nil
 }
 
-// Store is the folder of the key server's store.
-func (l *Lab) Store() string { return l.Path("keys") }
+// Store is a key server's store.
+type Store struct {
+	Location string // folder, or URL of a PostgreSQL database
+	Key      string // place of the store key; default: beside the folder
+}
+
+// storeFlags name the lab's store to a command.
+func (l *Lab) storeFlags() []string {
+	flags := []string{"--store", or(l.Store.Location, l.Path("keys"))}
+	if l.Store.Key != "" {
+		flags = append(flags, "--store-key", l.Store.Key)
+	}
+	return flags
+}
+
+// Keyserver runs a command of the key server on the lab's store, which has to succeed.
+func (l *Lab) Keyserver(ctx context.Context, args ...string) (string, error) {
+	return l.Must(ctx, append(append([]string{"keyserver"}, args...), l.storeFlags()...)...)
+}
 
 // Register gives an image to the key server, under the image's name.
 func (l *Lab) Register(ctx context.Context, image Image, args ...string) error {
-	_, err := l.Must(ctx, append([]string{"keyserver", "register", "--store", l.Store(), "--record", image.Record(),
-		"--key-file", image.Passphrase(), "--name", image.Name}, args...)...)
+	_, err := l.Keyserver(ctx, append([]string{"register", "--record", image.Record(), "--key-file", image.Passphrase(), "--name", image.Name}, args...)...)
 	return err
 }
 
 // Server is a key server under way.
 type Server struct {
 	URL string
+	CA  string // file of the CA that its certificate is from; empty without TLS
 	log *buffer
 	cmd *exec.Cmd
 }
 
-// Serve starts the key server on loopback. It trusts the stand-in's platform, and AMD's.
+// Serve starts the key server on loopback, with plain HTTP. It trusts the stand-in's platform, and AMD's.
 func (l *Lab) Serve(ctx context.Context, args ...string) (*Server, error) {
 	root, err := l.trustRoot(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return l.serve(append(append([]string{"--listen", "127.0.0.1:0", "--trust-root", root}, l.storeFlags()...), args...)...)
+}
+
+// ServeTLS starts the key server as its owner would: by a configuration, over TLS, with a CA of its own.
+func (l *Lab) ServeTLS(ctx context.Context) (*Server, error) {
+	root, err := l.trustRoot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(l.Dir, "server-")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.Must(ctx, "keyserver", "ca", "init", dir, "--host", "127.0.0.1"); err != nil {
+		return nil, err
+	}
+	store := fmt.Sprintf("folder = %q", l.Store.Location)
+	if strings.Contains(l.Store.Location, "://") {
+		store = fmt.Sprintf("url = %q", l.Store.Location)
+	}
+	config := filepath.Join(dir, "keyserver.toml")
+	text := fmt.Sprintf("listen = \"127.0.0.1:0\"\nstore_key = %q\ntrust_roots = [%q]\n[store]\n%s\n[tls]\ncert = \"%[4]s/server.crt\"\nkey = \"%[4]s/server.key\"\n",
+		l.Store.Key, root, store, dir)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	if _, err := l.Must(ctx, "keyserver", "config", "check", config); err != nil {
+		return nil, err
+	}
+	s, err := l.serve("--config", config)
+	if err != nil {
+		return nil, err
+	}
+	s.CA = filepath.Join(dir, "ca.crt")
+	return s, nil
+}
+
+func (l *Lab) serve(args ...string) (*Server, error) {
 	address := l.Path("address")
 	os.Remove(address)
-	args = append([]string{"serve", "--store", l.Store(), "--listen", "127.0.0.1:0", "--address-file", address, "--trust-root", root}, args...)
+	args = append([]string{"serve", "--address-file", address}, args...)
 	fmt.Fprintf(l.Log, "$ sealboot-keyserver %s &\n", strings.Join(args, " "))
 	s := &Server{log: new(buffer), cmd: exec.Command(filepath.Join(l.Bin, "sealboot-keyserver"), args...)}
 	s.cmd.Stderr = s.log
@@ -103,7 +158,7 @@ type Decision struct {
 
 // Audit reads the key server's audit log and has its chain checked.
 func (l *Lab) Audit(ctx context.Context) ([]Decision, error) {
-	out, err := l.Must(ctx, "keyserver", "audit", "list", "--store", l.Store(), "--json")
+	out, err := l.Keyserver(ctx, "audit", "list", "--json")
 	if err != nil {
 		return nil, err
 	}

@@ -128,7 +128,7 @@ func (k *checker) store(c *Config, d *document) {
 }
 
 // databaseParameters are those of a URL that may be given (PostgreSQL, "Parameter Key Words").
-var databaseParameters = map[string]bool{"sslmode": true, "sslrootcert": true, "sslcert": true, "sslkey": true, "host": true, "connect_timeout": true,
+var databaseParameters = map[string]bool{"sslmode": true, "sslrootcert": true, "sslcert": true, "sslkey": true, "host": true, "port": true, "connect_timeout": true,
 	"application_name": true, "target_session_attrs": true}
 
 // databaseProblem says what is wrong with a URL, without repeating it: it may hold a password.

@@ -237,7 +237,7 @@ func TestAllAtOnce(t *testing.T) {
 func TestDatabase(t *testing.T) {
 	for _, url := range []string{
 		"postgres://u@db/d?sslmode=verify-full", "postgresql://u@db:5432/d?sslmode=verify-full&sslrootcert=/ca&connect_timeout=8",
-		"postgres://u@127.0.0.1/d", "postgres://u@[::1]:5433/d", "postgres://u@/d?host=/run/postgresql", "postgres://u@a,b/d?sslmode=verify-full", "postgres://u@127.0.0.1,127.0.0.2/d",
+		"postgres://u@127.0.0.1/d", "postgres://u@[::1]:5433/d", "postgres://u@/d?host=/run/postgresql", "postgres://u@/d?host=/run/postgresql&port=5433", "postgres://u@a,b/d?sslmode=verify-full", "postgres://u@127.0.0.1,127.0.0.2/d",
 	} {
 		if problem := databaseProblem(url); problem != "" {
 			t.Errorf("%s: %s", url, problem)
