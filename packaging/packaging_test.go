@@ -56,6 +56,7 @@ func TestNames(t *testing.T) {
 	service, config, container := read(t, unit), read(t, "keyserver.toml"), read(t, "Containerfile")
 	for _, c := range []struct{ about, text, want string }{
 		{"the unit's command", service, "ExecStart=/usr/bin/sealboot-keyserver serve --config /etc/sealboot/keyserver.toml\n"},
+		{"the unit's readiness", service, "\nType=notify\n"},
 		{"the unit's credential", service, "\nLoadCredential=store-key:"},
 		{"the configuration's credential", config, "\nstore_key = \"credential:store-key\"\n"},
 		{"the unit's folder", service, "\nStateDirectory=sealboot-keyserver\n"},
