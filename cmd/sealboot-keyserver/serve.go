@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -172,7 +173,7 @@ func (a *app) serve(ctx context.Context, c *config.Config, f serveFlags) (err er
 		return err
 	}
 	administration, err := admin.New(admin.Config{Store: store, Principals: store.Principals(time.Now), Known: known, Random: rand.Reader, Now: time.Now, Log: log,
-		Rate: c.Rate, SNP: parts.reports})
+		Rate: cmp.Or(c.Rate, keyserver.DefaultRate), SNP: parts.reports})
 	if err != nil {
 		return err
 	}
