@@ -27,6 +27,11 @@ type app struct {
 // run runs sealboot-keyserver with the given arguments and returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	return cli.Run(keyserver.WithActor(ctx, keyserver.Actor{Name: localActor()}), a.root(), args, stdin, stdout, stderr)
+}
+
+// root is the tree of commands.
+func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sealboot-keyserver",
 		Short: "Keep disks' passphrases and release them to measured machines alone",
@@ -56,7 +61,7 @@ Exit codes: 0 yes, 1 broken, 2 wrong use, 3 a clear no (refused, does not match)
 			root.AddCommand(cmd)
 		}
 	}
-	return cli.Run(keyserver.WithActor(ctx, keyserver.Actor{Name: localActor()}), root, args, stdin, stdout, stderr)
+	return root
 }
 
 // localActor names in the audit who changes something by a command on the store's machine. No principal's name has a colon.
