@@ -41,6 +41,7 @@ func openDoors(ctx context.Context, c *config.Config, p *parts, server *keyserve
 			ends["server"] = func() (time.Time, bool) { return p.files.Expires(), true }
 		}
 		m := server.Monitor(ends)
+		p.metrics.Store(m)
 		problems = append(problems, d.open(ctx, "metrics", *c.Metrics, guard(c.Metrics, m.Handler()), p))
 	}
 	if c.Page != nil {

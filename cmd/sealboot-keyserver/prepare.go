@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,6 +14,7 @@ import (
 	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/keyserver"
 	"github.com/sealboot/sealboot/keyserver/config"
+	"github.com/sealboot/sealboot/keyserver/metrics"
 	"github.com/sealboot/sealboot/keyserver/snp"
 	"github.com/sealboot/sealboot/keyserver/tlsfiles"
 	"github.com/sealboot/sealboot/sev"
@@ -25,6 +28,7 @@ type parts struct {
 	reports *snp.Verifier   // nil: SEV-SNP is not served
 	files   *tlsfiles.Files // nil: no TLS
 	close   func()
+	metrics atomic.Pointer[metrics.Metrics] // which counts questions to AMD's key service, once it is there
 }
 
 // prepare brings together what the configuration names. The error has everything that is wrong with it.
@@ -40,7 +44,8 @@ func prepare(ctx context.Context, c *config.Config, log *slog.Logger) (*parts, e
 	var err error
 	p.roots, err = cli.TrustedRoots(c.TrustRoots)
 	if note(err) && c.SNP != nil {
-		p.reports, p.close, err = snp.Open(p.roots, snp.Sources{Bundle: c.SNP.Bundle, KDS: c.SNP.KDS, Cache: c.SNP.Cache, Now: time.Now})
+		p.reports, p.close, err = snp.Open(p.roots, snp.Sources{Bundle: c.SNP.Bundle, KDS: c.SNP.KDS, Cache: c.SNP.Cache,
+			HTTP: new(http.Client), Now: time.Now, Told: p.toldOfKDS})
 		if !note(err) {
 			p.close = func() {}
 		}
@@ -63,6 +68,12 @@ func prepare(ctx context.Context, c *config.Config, log *slog.Logger) (*parts, e
 		return nil, problems[0] // with its exit code
 	}
 	return nil, errors.Join(problems...)
+}
+
+func (p *parts) toldOfKDS(o snp.Outcome, alone time.Duration) {
+	if m := p.metrics.Load(); m != nil {
+		m.KDS(string(o), alone)
+	}
 }
 
 func (a *app) configCommand() *cobra.Command {

@@ -8,13 +8,17 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/sealboot/sealboot/keyserver/client"
+	"github.com/sealboot/sealboot/keyserver/snp"
+	"github.com/sealboot/sealboot/keyserver/snp/fake"
 	"github.com/sealboot/sealboot/keyserver/wire"
 )
 
@@ -69,6 +73,12 @@ func TestServeConfigured(t *testing.T) {
 	auditor := strings.TrimSpace(command(t, 0, "token", "new", "auditor", "--roles", "audit", keys))
 	root, err := platform.Chain.ARK.KeyDigest()
 	noError(t, err)
+	var asked atomic.Int64 // questions to AMD's key service
+	amd := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		http.NotFound(w, nil)
+	}))
+	defer amd.Close()
 	config := fmt.Sprintf(`
 listen      = "127.0.0.1:0"
 store_key   = "file:%[1]s/keys.key"
@@ -82,11 +92,15 @@ client_ca = "%[1]s/pki/ca.crt"
 require_release_role = true
 [log]
 format = "json"
+[snp]
+kds       = %[3]q
+kds_cache = "%[1]s/kds"
 [metrics]
 listen = "127.0.0.1:0"
 [page]
 listen = "0.0.0.0:0"
-`, dir, root.String())
+`, dir, root.String(), amd.URL)
+	noError(t, os.Mkdir(dir+"/kds", 0o700))
 	noError(t, os.WriteFile(dir+"/keyserver.toml", []byte(config), 0o600))
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: dir + "/notify", Net: "unixgram"})
 	noError(t, err)
@@ -127,6 +141,19 @@ listen = "0.0.0.0:0"
 		if refused := (*client.Refused)(nil); !errors.As(err, &refused) || refused.Class != c.class {
 			t.Errorf("%s: %v", about, err)
 		}
+	}
+	// A guest brings a report and no certificate: they are asked for.
+	guest, err := client.New(s.first.URL, visitor(t, dir, "", ""))
+	noError(t, err)
+	challenge, err := guest.Challenge(t.Context(), wire.ChallengeRequest{Image: "web"})
+	noError(t, err)
+	milan := fake.New(snp.Milan)
+	report := milan.Sign(milan.Report(3, snp.Digest{1}, snp.ReportData{}))
+	if _, err := guest.Report(t.Context(), challenge.ID, wire.ReportRequest{Report: report, PublicKey: make([]byte, 32)}); err == nil || asked.Load() == 0 {
+		t.Errorf("AMD's key service was asked %d times; %v", asked.Load(), err)
+	}
+	if _, text := look(t, http.DefaultClient, s.first.Metrics+"/metrics"); !strings.Contains(text, `{outcome="answered"} `) || strings.Contains(text, `{outcome="answered"} 0`) {
+		t.Errorf("metrics do not count it:\n%s", text)
 	}
 	if status, text := look(t, http.DefaultClient, s.first.Metrics+"/metrics"); status != http.StatusOK || !strings.Contains(text, "certificate_end_timestamp_seconds") {
 		t.Errorf("metrics: status %d\n%s", status, text)

@@ -21,8 +21,6 @@ const (
 	maxSessionTTL  = 24 * time.Hour
 	maxMaxSessions = 1 << 20
 	maxRate        = 1_000_000
-	minCRLMaxAge   = time.Hour
-	maxCRLMaxAge   = 366 * 24 * time.Hour
 )
 
 // config checks the document. What it returns is of use only if no problem was found.
@@ -279,10 +277,7 @@ func (k *checker) snp(c *Config, d *document) {
 	if d.SNP == nil {
 		return
 	}
-	s := &SNP{Bundle: k.path("snp.bundle", d.SNP.Bundle), Cache: k.path("snp.kds_cache", d.SNP.KDSCache), CRLMaxAge: DefaultCRLMaxAge}
-	if d.SNP.CRLMaxAge != nil {
-		s.CRLMaxAge = k.duration("snp.crl_max_age", d.SNP.CRLMaxAge, minCRLMaxAge, maxCRLMaxAge)
-	}
+	s := &SNP{Bundle: k.path("snp.bundle", d.SNP.Bundle), Cache: k.path("snp.kds_cache", d.SNP.KDSCache)}
 	switch {
 	case d.SNP.KDS == nil:
 		k.problem("snp", `kds is missing: give "off", or "https://kdsintf.amd.com"`)

@@ -73,14 +73,10 @@ type Log struct {
 
 // SNP says where certificates and revocation lists of SEV-SNP come from.
 type SNP struct {
-	Bundle    string // file or folder; may be empty if there is a KDS
-	KDS       string // URL; empty: nothing is fetched
-	Cache     string // folder; given with KDS
-	CRLMaxAge time.Duration
+	Bundle string // file or folder; may be empty if there is a KDS
+	KDS    string // URL; empty: nothing is fetched
+	Cache  string // folder; given with KDS
 }
-
-// DefaultCRLMaxAge is the age from which a revocation list is refused, where the file says nothing.
-const DefaultCRLMaxAge = 7 * 24 * time.Hour
 
 // maxFile bounds the file in bytes.
 const maxFile = 64 << 10

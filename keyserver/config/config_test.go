@@ -52,7 +52,6 @@ listen = ":8421"
 bundle = "/etc/snp"
 kds = "https://kdsintf.amd.com"
 kds_cache = "/var/cache/kds"
-crl_max_age = "24h"
 `
 
 // small gives what must be given.
@@ -79,7 +78,7 @@ func TestParse(t *testing.T) {
 		Log:     Log{JSON: true, Level: slog.LevelDebug},
 		Metrics: &Listener{"127.0.0.1:9420", false},
 		Page:    &Listener{":8421", true},
-		SNP:     &SNP{Bundle: "/etc/snp", KDS: "https://kdsintf.amd.com", Cache: "/var/cache/kds", CRLMaxAge: 24 * time.Hour},
+		SNP:     &SNP{Bundle: "/etc/snp", KDS: "https://kdsintf.amd.com", Cache: "/var/cache/kds"},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v\nwant %+v", c, want)
@@ -123,7 +122,7 @@ func TestFullIsFull(t *testing.T) {
 			t.Errorf("%s is not in it", key)
 		}
 	}
-	if len(knownKeys) != 30 {
+	if len(knownKeys) != 29 {
 		t.Errorf("%d keys and tables are known", len(knownKeys))
 	}
 }
@@ -154,7 +153,6 @@ func TestParseRefuses(t *testing.T) {
 		{full, `"90s"`, `"90"`, "line 5: session_ttl:", "like"},
 		{full, `"90s"`, `"25h"`, "line 5: session_ttl:", "between"},
 		{full, `"90s"`, `"-1s"`, "line 5: session_ttl:", "between"},
-		{full, `"24h"`, `"1m"`, "line 35: snp.crl_max_age:", "between"},
 		{full, `"/etc/root"`, `"root"`, "line 4: trust_roots:", "absolute"},
 		{full, `"0011`, `"AA11`, "line 4: trust_roots:", "hexadecimal"},
 		{full, `"0011`, `"11`, "line 4: trust_roots:", "hexadecimal"},
@@ -285,7 +283,7 @@ func TestExample(t *testing.T) {
 	if err != nil || n < 15 {
 		t.Fatalf("%d settings: %v", n, err)
 	}
-	if c.SNP == nil || c.Page == nil || c.Store.URL == "" || c.SessionTTL == 0 || c.ImageRate == 0 || c.SNP.CRLMaxAge != DefaultCRLMaxAge {
+	if c.SNP == nil || c.Page == nil || c.Store.URL == "" || c.SessionTTL == 0 || c.ImageRate == 0 {
 		t.Errorf("%+v", c)
 	}
 	for key := range knownKeys {

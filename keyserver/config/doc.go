@@ -33,7 +33,6 @@
 //	bundle      = "..."            certificates and revocation lists from a file or folder
 //	kds         = "off"            or the URL of AMD's key service
 //	kds_cache   = "..."            folder for what it gave; needed with a URL
-//	crl_max_age = "168h"           older revocation lists are refused
 //
 // There is no secret in the file: it names files that hold them. A password in the URL is refused. All files are named by
 // absolute paths.

@@ -42,10 +42,9 @@ type document struct {
 		Listen *string `toml:"listen"`
 	} `toml:"page"`
 	SNP *struct {
-		Bundle    *string `toml:"bundle"`
-		KDS       *string `toml:"kds"`
-		KDSCache  *string `toml:"kds_cache"`
-		CRLMaxAge *string `toml:"crl_max_age"`
+		Bundle   *string `toml:"bundle"`
+		KDS      *string `toml:"kds"`
+		KDSCache *string `toml:"kds_cache"`
 	} `toml:"snp"`
 }
 

@@ -15,6 +15,7 @@ type Sources struct {
 	Cache  string       // folder for what was fetched; empty: memory alone
 	HTTP   *http.Client // for the key service
 	Now    func() time.Time
+	Told   func(o Outcome, alone time.Duration) // of each question to the key service, see KDSConfig; may be nil
 }
 
 // Open makes a verifier with its sources. close ends what is being fetched.
@@ -34,7 +35,7 @@ func Open(roots sev.RootSet, s Sources) (v *Verifier, close func(), err error) {
 		v, err := NewVerifier(roots, nil, bundles...)
 		return v, func() {}, err
 	}
-	c := KDSConfig{URL: s.KDS, HTTP: s.HTTP, Now: s.Now}
+	c := KDSConfig{URL: s.KDS, HTTP: s.HTTP, Now: s.Now, Told: s.Told}
 	if s.Cache != "" {
 		if c.Keep, err = NewFolder(s.Cache, DefaultKnown); err != nil {
 			return nil, nil, err
