@@ -242,7 +242,7 @@ func TestConfig(t *testing.T) {
 	for name, spoil := range map[string]func(*admin.Config){
 		"store": func(c *admin.Config) { c.Store = nil }, "principals": func(c *admin.Config) { c.Principals = nil }, "authenticator": func(c *admin.Config) { c.Known = nil },
 		"randomness": func(c *admin.Config) { c.Random = nil }, "clock": func(c *admin.Config) { c.Now = nil },
-		"log": func(c *admin.Config) { c.Log = nil }, "rate": func(c *admin.Config) { c.Rate = 0 },
+		"log": func(c *admin.Config) { c.Log = nil }, "rate": func(c *admin.Config) { c.Rate = -1 },
 	} {
 		c := l.handler.Config
 		spoil(&c)

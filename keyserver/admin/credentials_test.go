@@ -112,9 +112,11 @@ func TestCredentials(t *testing.T) {
 		code    int
 		audited bool
 	}{
-		"no credential":         {func(r *http.Request) { r.Header.Del("Authorization") }, 401, false},
-		"another token":         {func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+anotherToken(t)) }, 401, true},
-		"a letter changed":      {func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+good[:20]+"A"+good[21:]) }, 401, true},
+		"no credential": {func(r *http.Request) { r.Header.Del("Authorization") }, 401, false},
+		"another token": {func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+anotherToken(t)) }, 401, true},
+		"a letter changed": {func(r *http.Request) {
+			r.Header.Set("Authorization", "Bearer "+good[:20]+otherLetter(good[20])+good[21:])
+		}, 401, true},
 		"as a password":         {func(r *http.Request) { r.SetBasicAuth("audit", good) }, 401, true},
 		"twice":                 {func(r *http.Request) { r.Header.Add("Authorization", "Bearer "+good) }, 401, true},
 		"in the query":          {func(r *http.Request) { r.Header.Del("Authorization"); r.URL.RawQuery = "access_token=" + good }, 401, false},
@@ -146,6 +148,13 @@ func TestCredentials(t *testing.T) {
 	if code, _, body := ask(fresh(t, l), func(*http.Request) {}); code != 401 || l.last().Principal != "audit" || l.last().Cause != access.ErrExpired.Error() {
 		t.Errorf("expired: %d %s, audit %+v", code, body, l.last())
 	}
+}
+
+func otherLetter(c byte) string {
+	if c == 'A' {
+		return "B"
+	}
+	return "A"
 }
 
 func anotherToken(t *testing.T) string {

@@ -21,7 +21,7 @@ import (
 	"github.com/sealboot/sealboot/keyserver/wire"
 )
 
-// Config says for whom a Handler works. All but SNP must be given.
+// Config says for whom a Handler works. All but Rate and SNP must be given.
 type Config struct {
 	Store      *keyserver.Store
 	Principals access.Principals
@@ -29,7 +29,7 @@ type Config struct {
 	Random     io.Reader             // safe for concurrent use; crypto/rand.Reader outside tests
 	Now        func() time.Time
 	Log        *slog.Logger
-	Rate       int           // requests a second from one source, with bursts of five seconds' worth
+	Rate       int           // requests a second from one source, with bursts of five seconds' worth; 0: keyserver.DefaultRate
 	SNP        *snp.Verifier // nil: no policy is tried on a report
 }
 
@@ -53,6 +53,9 @@ const (
 
 // New makes a Handler.
 func New(c Config) (*Handler, error) {
+	if c.Rate == 0 {
+		c.Rate = keyserver.DefaultRate
+	}
 	if c.Store == nil || c.Principals == nil || c.Known == nil || c.Random == nil || c.Now == nil || c.Log == nil || c.Rate < 1 {
 		return nil, errors.New("administration needs a store, principals, who knows them, randomness, a clock, a log and a rate")
 	}

@@ -92,9 +92,9 @@ func (h *Handler) enter(c *call, to route) error {
 		return nil
 	}
 	who, err := h.Known.Authorize(c.r, to.action)
-	c.who.Name = who.Name
 	if err != nil {
 		if failure := (*access.Failure)(nil); errors.As(err, &failure) {
+			c.who.Name = failure.Name
 			c.Context = keyserver.WithActor(c.Context, keyserver.Actor{Name: failure.Name, Request: c.id, Source: c.from})
 		}
 		return err
