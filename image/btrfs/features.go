@@ -30,9 +30,9 @@ func (s *superblock) unknown() []string {
 }
 
 // UnreadableByGRUB names the features that keep GRUB 2.12 from reading the file system: none of those that this package
-// reads. grub-core/fs/btrfs.c looks at no feature bits and no checksums; it knows skinny metadata's and no-holes' consequences by
-// not needing either, zlib, LZO and zstd, and of profiles more than are read here. A test has grub-fstest read such file systems.
+// reads. grub-core/fs/btrfs.c looks at no feature bits and no checksums, needs no block groups or free-space trees, takes holes as they
+// are, and knows zlib, LZO and zstd. A test has grub-fstest read such file systems. Two things are to be known:
 //
-// But GRUB's paths begin at the top-level subvolume, not at the default one, and it follows no symbolic link out of a subvolume
-// differently than a path: /boot of the subvolume "@" is /@/boot there.
+//   - GRUB's paths begin at the top-level subvolume, not at the default one: /boot of the subvolume "@" is /@/boot there.
+//   - A file with space that is allocated and not written (fallocate) it does not read ("unsupported extent type 0x2").
 func (f *Reader) UnreadableByGRUB() []string { return nil }

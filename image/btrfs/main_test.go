@@ -1,10 +1,12 @@
 package btrfs
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/sealboot/sealboot/image/fsys"
 	"github.com/sealboot/sealboot/image/fsys/fsystest"
 	"github.com/sealboot/sealboot/internal/testtool"
 )
@@ -57,8 +59,13 @@ func TestKernel(t *testing.T) {
 			if !ok {
 				t.Skip("no loop devices, or not root")
 			}
-			fsystest.Rich(t, dir)
-			fsystest.Plain(t, dir, 5000)
+			fsystest.Rich(t, dir, 1500, 3000)
+			fsystest.Plain(t, dir, 1000)
+			remove := fsystest.Crash(t, dir)
+			if err := open(t, image).Allocated(nil); !errors.Is(err, fsys.ErrUnclean) {
+				t.Errorf("as after a crash: %v", err)
+			}
+			remove()
 			want := fsystest.List(t, fsystest.Folder(t, dir), true)
 			umount()
 			r := open(t, image)
@@ -74,4 +81,16 @@ func TestKernel(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFar reads behind 4 GiB of a file, without what lies before.
+func TestFar(t *testing.T) {
+	image := mkfs(t, 320<<20)
+	dir, umount, ok := fsystest.Mount(t, image, "")
+	if !ok {
+		t.Skip("no loop devices, or not root")
+	}
+	fsystest.Far(t, dir)
+	umount()
+	fsystest.CheckFar(t, open(t, image).Files)
 }

@@ -61,9 +61,9 @@ func (s *superblock) features() []string {
 }
 
 // grubIncompat are the features of version 5 that GRUB 2.12 reads right. Its mask XFS_SB_FEAT_INCOMPAT_SUPPORTED
-// (grub-core/fs/xfs.c) has bits 0 to 5. Of these needsrepair is only a warning there; and with nrext64 it
-// takes the number of a folder's extents from where the number of its attributes' extents is, so that it reads the hashes behind a folder's
-// names as names. A test has grub-fstest list such a folder.
+// (grub-core/fs/xfs.c) has bits 0 to 5. Of these needsrepair is only a warning there. With nrext64 it takes a folder's number of
+// extents from where the number of its attributes' extents is: in folders of one block it reads the hashes behind the names as names
+// too, finds inodes outside of the disk, and may end with an error, all names found. A test has grub-fstest list such a folder.
 const grubIncompat = incompatFtype | 1<<1 | incompatMetaUUID | 1<<3
 
 // grubVersion are the bits of version 4 that GRUB 2.12 takes (XFS_SB_VERSION_BITS_SUPPORTED).

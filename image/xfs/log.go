@@ -15,8 +15,8 @@ const (
 	logUnmount    = 0x20       // XLOG_UNMOUNT_TRANS
 )
 
-// readLog says whether the log is clean. Up to the head all basic blocks are of one cycle, and behind it of the one before;
-// the last record ends at the head, and is the one that unmounting writes (xlog_check_unmount_rec in
+// readLog says whether the log is clean. Up to the head all basic blocks are of one cycle, and behind it of the one before, or 0 where
+// tools have cleared the log; the last record ends at the head, and is the one that unmounting writes (xlog_check_unmount_rec in
 // fs/xfs/xfs_log_recover.c). A log that looks otherwise in any way is taken for one with something to replay.
 func (f *Reader) readLog() error {
 	s := f.super
@@ -51,7 +51,7 @@ func (f *Reader) readLog() error {
 				if isHeader {
 					last = at + i
 				}
-			case now == cycle-1:
+			case now == cycle-1, now == 0:
 				head = min(head, at+i)
 				if isHeader {
 					wrapped = at + i

@@ -3,6 +3,7 @@ package fsystest
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealboot/sealboot/image/fsys"
 	"github.com/sealboot/sealboot/image/source"
 )
 
@@ -108,6 +110,67 @@ func Mount(t testing.TB, image, options string) (dir string, umount func(), ok b
 	return dir, umount, true
 }
 
+// Crash syncs a new file of a mounted file system, so that its image is as a crash would leave it; remove takes the file away.
+func Crash(t testing.TB, dir string) (remove func()) {
+	t.Helper()
+	file, err := os.Create(dir + "/synced")
+	if err == nil {
+		_, err = file.WriteString("synced")
+	}
+	if err == nil {
+		err = errors.Join(file.Sync(), file.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := os.Remove(dir + "/synced"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Far writes a file with bytes behind 6 GiB; CheckFar finds them.
+func Far(t testing.TB, dir string) {
+	t.Helper()
+	file, err := os.Create(dir + "/far")
+	if err == nil {
+		_, err = file.WriteAt([]byte("far away"), far)
+	}
+	if err == nil {
+		err = file.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+const far = 6<<30 + 5
+
+// CheckFar reads what Far wrote.
+func CheckFar(t testing.TB, f *fsys.Files) {
+	t.Helper()
+	n, err := f.Node("/far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := n.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := ""
+	err = content.Runs(func(off int64, data io.Reader) error {
+		b, err := io.ReadAll(data)
+		if off <= far && off+int64(len(b)) == content.Size {
+			found = string(b[far-off:])
+		}
+		return err
+	})
+	if err != nil || found != "far away" || content.Stored() > 1<<20 {
+		t.Errorf("far away is %q, %d bytes stored, %v", found, content.Stored(), err)
+	}
+}
+
 // Folder opens a folder as a source.
 func Folder(t testing.TB, dir string) source.Source {
 	t.Helper()
@@ -145,11 +208,12 @@ func Plain(t testing.TB, dir string, many int) {
 	write(strings.Repeat("l", 255), "a long name")
 	write("empty", "")
 	write("small", "small\n")
-	write("large", string(Noise(3<<20+17, 1)))
+	write("large", string(Noise(300<<10+17, 1)))
 	check(os.Symlink("small", dir+"/link"))
 	check(os.Symlink("/few/../few", dir+"/folder-link"))
 	check(os.Symlink("loop", dir+"/loop"))
-	check(os.Symlink("/"+strings.Repeat("some/where/", 70), dir+"/long-link"))
+	// A longer one mkfs.xfs 6.1 writes without the header that it has in version 5.
+	check(os.Symlink("/"+strings.Repeat("some/where/", 25), dir+"/long-link"))
 	check(os.Chmod(dir+"/small", 0o4755))
 	holes, err := os.Create(dir + "/holes")
 	check(err)
@@ -179,9 +243,9 @@ ln -s vmlinuz-6.1.0-9-amd64 boot/vmlinuz
 ln boot/vmlinuz-6.1.0-9-amd64 hard-link
 mknod devices/null c 1 3; mknod devices/high c 500 70000; mknod devices/disk b 8 17; mkfifo devices/fifo
 chown 1234:70000 devices/null; chmod 2750 devices
-for i in {1..900}; do : > big/$i-abcdefghijklmnopqrstuvwxyz; done
-for i in {1..600}; do : > shrunk/$i-abcdefghijklmnopqrstuvwxyz; done
-rm shrunk/[2-5]*
+for i in {1..250}; do : > big/$i-abcdefghijklmnopqrstuvwxyz; done
+for i in {1..200}; do : > shrunk/$i-abcdefghijklmnopqrstuvwxyz; done
+rm shrunk/1[0-5]* shrunk/[3-7]*
 touch attrs/one attrs/many attrs/remote attrs/acl attrs/capability
 setfattr -n user.a -v b attrs/one
 setfattr -n user.empty attrs/one
@@ -189,14 +253,14 @@ setfattr -n trusted.t -v 0x00ff attrs/one
 setfattr -n security.capability -v 0x0100000200200000000000000000000000000000 attrs/capability
 setfattr -n system.posix_acl_access -v 0x0200000001000600ffffffff02000400e803000004000400ffffffff10000600ffffffff20000400ffffffff attrs/acl
 fallocate -l 300K preallocated; printf written | dd of=preallocated bs=1 seek=100000 conv=notrunc status=none
-truncate -s 3G sparse; printf end | dd of=sparse bs=1 seek=3000000000 conv=notrunc status=none
+truncate -s 80M sparse; printf end | dd of=sparse bs=1 seek=70000000 conv=notrunc status=none
 yes 'some text to share' | head -c 200000 > original; cp --reflink=auto original copy; printf x | dd of=copy bs=1 seek=70000 conv=notrunc status=none
 touch -d '2040-01-02 03:04:05.678' late; touch -d '1960-01-02 03:04:05.678' early
 `
 
 // Rich fills a mounted file system with what only a kernel makes: fragments, holes, space that is not written, shared
-// blocks, folders that shrank, attributes of all sizes, devices.
-func Rich(t testing.TB, dir string) {
+// blocks, folders that shrank, attributes of up to three times some bytes, devices.
+func Rich(t testing.TB, dir string, fragments, attribute int) {
 	t.Helper()
 	check := func(err error) {
 		t.Helper()
@@ -215,13 +279,13 @@ func Rich(t testing.TB, dir string) {
 		check(unix.Setxattr(dir+"/attrs/many", fmt.Sprint("user.name-", i), Noise(90, uint32(i)), 0))
 	}
 	for i := range 3 {
-		check(unix.Setxattr(dir+"/attrs/remote", fmt.Sprint("user.remote-", i), Noise(3000*(i+1), uint32(i)), 0))
+		check(unix.Setxattr(dir+"/attrs/remote", fmt.Sprint("user.remote-", i), Noise(attribute*(i+1), uint32(i)), 0))
 	}
-	fragments, err := os.Create(dir + "/fragments")
+	pieces, err := os.Create(dir + "/fragments")
 	check(err)
-	for i := range int64(400) {
-		_, err := fragments.WriteAt([]byte(fmt.Sprint("piece ", i)), i*2*4096)
+	for i := range int64(fragments) {
+		_, err := pieces.WriteAt([]byte(fmt.Sprint("piece ", i)), i*2*4096)
 		check(err)
 	}
-	check(fragments.Close())
+	check(pieces.Close())
 }
