@@ -37,8 +37,16 @@ func TestSeeds(t *testing.T) {
 		if err := r.Allocated(func(int64, int64) error { return nil }); err != nil {
 			t.Errorf("%s: %v", seed.name, err)
 		}
-		if name, err := r.ReadFile("/name", 100); err != nil || string(name) != "default subvolume\n" {
+		name, err := r.ReadFile("/name", 100) // of the seed lzo the default subvolume was left alone
+		if seed.name != "lzo" && (err != nil || string(name) != "default subvolume\n") || seed.name == "lzo" && err == nil {
 			t.Errorf("%s: the default subvolume is not the one set: %q, %v", seed.name, name, err)
+		}
+		root, at, err := r.Root()
+		if err != nil || at != "/@" {
+			t.Fatalf("%s: the root is %q, %v", seed.name, at, err)
+		}
+		if name, err := root.ReadFile("/name", 100); err != nil || string(name) != "default subvolume\n" {
+			t.Errorf("%s: the root is another one: %q, %v", seed.name, name, err)
 		}
 	}
 }
@@ -55,10 +63,12 @@ func TestMakeSeeds(t *testing.T) {
 		fsystest.Rich(t, dir, 200, 1000) // attributes must fit in a tree block
 		script := `
 btrfs subvolume create @; btrfs subvolume create @/inner; echo 'default subvolume' > @/name; echo inner > @/inner/name
+mkdir @/etc; printf '# a comment\nUUID=1-2 / btrfs defaults,subvol=@ 0 0\n' > @/etc/fstab
 btrfs subvolume snapshot -r @ snapshot
-btrfs subvolume set-default @; sync
+[ $0 = lzo ] || btrfs subvolume set-default @
+sync
 `
-		run := exec.Command("bash", "-euc", script)
+		run := exec.Command("bash", "-euc", script, seed.name)
 		run.Dir = dir
 		if out, err := run.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -115,6 +125,21 @@ func TestSubvolumes(t *testing.T) {
 	}
 }
 
+func TestNoRoot(t *testing.T) {
+	dir := t.TempDir()
+	fsystest.Plain(t, dir, 1)
+	if _, _, err := open(t, mkfs(t, 256<<20, "--rootdir", dir)).Root(); !errors.Is(err, ErrNoRoot) {
+		t.Errorf("a file system without a system: %v", err)
+	}
+	for table, want := range map[string]string{
+		"UUID=1 / btrfs rw,subvol=/@rootfs,x 0 0": "/@rootfs", "/dev/a / btrfs subvol=a/b 0": "/a/b", "/dev/a /x btrfs subvol=a 0\n#b / btrfs subvol=b": "", "x / btrfs defaults": "", "x": "",
+	} {
+		if got, ok := rootSubvolume(table); got != want || ok != (want != "") {
+			t.Errorf("%q has the root %q", table, got)
+		}
+	}
+}
+
 // FuzzOpen changes bytes of file systems, and mends the checksum of the superblock or tree block that they are in. Opening and
 // reading must end soon and without a panic.
 func FuzzOpen(f *testing.F) {
@@ -144,6 +169,7 @@ func FuzzOpen(f *testing.F) {
 			return
 		}
 		_, _ = r.Subvolumes()
+		_, _, _ = r.Root()
 		fsystest.Exercise(t, r, image.Size)
 	})
 }
@@ -199,7 +225,7 @@ func TestGRUB(t *testing.T) {
 				t.Errorf("%s: GRUB reads another %s", seed.name, path)
 			}
 		}
-		if got := testtool.Output(t, grub, file, "ls", "(loop0)/@/"); strings.TrimSpace(got) != "inner/ name" && strings.TrimSpace(got) != "name inner/" {
+		if got := testtool.Output(t, grub, file, "ls", "(loop0)/@/"); strings.TrimSpace(got) != "inner/ etc/ name" {
 			t.Errorf("%s: GRUB lists %q", seed.name, got)
 		}
 	}

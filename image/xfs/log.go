@@ -13,6 +13,7 @@ const (
 	logMagic      = 0xfeedbabe // XLOG_HEADER_MAGIC_NUM
 	logHeaderSize = 32 << 10   // XLOG_HEADER_CYCLE_SIZE: data for which one header block has room
 	logUnmount    = 0x20       // XLOG_UNMOUNT_TRANS
+	logMost       = 2 << 30    // XFS_MAX_LOG_BYTES
 )
 
 // readLog says whether the log is clean. Up to the head all basic blocks are of one cycle, and behind it of the one before, or 0 where

@@ -47,7 +47,7 @@ func Open(r io.ReaderAt, size int64) (*Reader, error) {
 		}
 	}
 	f := &Reader{r: r, super: s}
-	if _, err := f.place(s.logStart, uint64(s.logBlocks)); err != nil || s.logBlocks == 0 {
+	if _, err := f.place(s.logStart, uint64(s.logBlocks)); err != nil || s.logBlocks == 0 || int64(s.logBlocks)<<s.blockLog > logMost {
 		return nil, broken("superblock", "a log of %d blocks at block %d", s.logBlocks, s.logStart)
 	}
 	const nameLeast = 6 // bytes that a name takes in an inode: xfs_dir2_sf_entry with one letter and no ftype is 8
