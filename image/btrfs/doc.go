@@ -7,7 +7,8 @@
 // several devices, or with features that the package does not know, is refused; so is, by Clean, one with a log tree, which is what a
 // crash leaves after fsync.
 //
-// Memory is bounded whatever the bytes say: 4 MiB of tree blocks, 2^16 chunks, a file of at most 2^18 extents, a folder of at most 2^19 names.
+// Memory is bounded whatever the bytes say: 4 MiB of tree blocks, 2^16 chunks, 2^12 subvolumes, a file of at most 2^18 extents, a folder of at
+// most 2^18 names of 16 MiB, attributes of at most 4 MiB. What is more is fsys.ErrTooLarge.
 //
 // The format is that of Linux, include/uapi/linux/btrfs_tree.h and fs/btrfs/accessors.h; structures are named as there. Numbers are
 // little endian.

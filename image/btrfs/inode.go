@@ -124,27 +124,26 @@ func (t *tree) items(n *fsys.Inode, kind uint8, use func(offset uint64, b []byte
 
 // Names reads a folder. A name may lead to the root of another subvolume.
 func (t *tree) Names(n *fsys.Inode) ([]fsys.Name, error) {
-	var list []fsys.Name
+	var list fsys.List
 	where := fmt.Sprintf("tree %d, inode %d", n.ID.Tree, n.ID.Number)
 	var subvolumes []int
 	err := t.items(n, itemFolderIndex, func(_ uint64, b []byte) error {
 		return decodeFolderItems(b, where, func(d folderItem) error {
-			if len(list) == fsys.NamesMost {
-				return fmt.Errorf("btrfs %s: its names are %w", where, fsys.ErrTooLarge)
-			}
 			id := fsys.ID{Tree: n.ID.Tree, Number: d.location.object}
 			switch d.location.kind {
 			case itemInode:
 			case itemRoot:
 				id = fsys.ID{Tree: d.location.object, Number: firstFree}
-				subvolumes = append(subvolumes, len(list))
+				subvolumes = append(subvolumes, len(list.Names))
 			default:
 				return broken(where, "name %q leads to an item of type %d", d.name, d.location.kind)
 			}
 			if id.Tree&missing != 0 {
 				return broken(where, "name %q leads to tree %d", d.name, id.Tree)
 			}
-			list = append(list, fsys.Name{Name: string(d.name), ID: id})
+			if err := list.Add(d.name, id); err != nil {
+				return fmt.Errorf("btrfs %s: %w", where, err)
+			}
 			return nil
 		})
 	})
@@ -152,15 +151,15 @@ func (t *tree) Names(n *fsys.Inode) ([]fsys.Name, error) {
 		return nil, err
 	}
 	for _, i := range subvolumes {
-		b, at, err := t.f.one(t.f.super.root, key{n.ID.Tree, itemRootRef, list[i].ID.Tree})
+		b, at, err := t.f.one(t.f.super.root, key{n.ID.Tree, itemRootRef, list.Names[i].ID.Tree})
 		if err != nil {
 			return nil, fmt.Errorf("root tree: %w", err)
 		}
-		if b == nil || at.offset != list[i].ID.Tree {
-			list[i].ID = fsys.ID{Tree: n.ID.Tree | missing, Number: list[i].ID.Tree}
+		if b == nil || at.offset != list.Names[i].ID.Tree {
+			list.Names[i].ID = fsys.ID{Tree: n.ID.Tree | missing, Number: list.Names[i].ID.Tree}
 		}
 	}
-	return list, nil
+	return list.Names, nil
 }
 
 // Xattrs reads an inode's attributes. They have their full names, and access control lists the form in which Linux hands them out.

@@ -61,6 +61,7 @@ func TestKernel(t *testing.T) {
 			}
 			fsystest.Rich(t, dir, 1500, 3000)
 			fsystest.Plain(t, dir, 1000)
+			fsystest.Program(t, dir)
 			remove := fsystest.Crash(t, dir)
 			if err := open(t, image).Allocated(nil); !errors.Is(err, fsys.ErrUnclean) {
 				t.Errorf("as after a crash: %v", err)

@@ -67,6 +67,21 @@ type Name struct {
 	ID   ID
 }
 
+// List collects a folder's names. It is bounded.
+type List struct {
+	Names []Name
+	bytes int
+}
+
+// Add takes a name. The error is ErrTooLarge.
+func (l *List) Add(name []byte, id ID) error {
+	if l.bytes += len(name); len(l.Names) == namesMost || l.bytes > bytesMost {
+		return fmt.Errorf("a folder's names are %w", ErrTooLarge)
+	}
+	l.Names = append(l.Names, Name{string(name), id})
+	return nil
+}
+
 // Tree is what a file system knows. Names gives a folder's names without "." and "..", in any order.
 // Its methods may be called from several goroutines.
 type Tree interface {
@@ -81,7 +96,8 @@ type Tree interface {
 
 // Limits on what a tree may say.
 const (
-	NamesMost = 1 << 19  // of one folder
+	namesMost = 1 << 18  // of one folder
+	bytesMost = 16 << 20 // of one folder's names together
 	nameMost  = 255      // Linux NAME_MAX
 	pathMost  = 64 << 10 // deeper than any program can name (Linux PATH_MAX is 4096)
 	linkHops  = 40       // Linux MAXSYMLINKS

@@ -167,3 +167,18 @@ func TestContent(t *testing.T) {
 		t.Errorf("an extent that is cut short: %v", err)
 	}
 }
+
+func TestList(t *testing.T) {
+	for size, most := range map[int]int{1: namesMost, 255: bytesMost / 255} {
+		var l List
+		name := make([]byte, size)
+		for i := range most {
+			if err := l.Add(name, ID{}); err != nil {
+				t.Fatalf("%d names of %d bytes: %v", i, size, err)
+			}
+		}
+		if err := l.Add(name, ID{}); !errors.Is(err, ErrTooLarge) || len(l.Names) != most {
+			t.Errorf("one name too many of %d bytes: %v", size, err)
+		}
+	}
+}

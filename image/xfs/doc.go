@@ -6,8 +6,8 @@
 // is the one that unmounting writes. Of a file system of version 5 every checksum on the way is checked, with each block's own idea of where it
 // is, whose it is and which file system it belongs to. Version 4 has none of these.
 //
-// Memory is bounded whatever the bytes say: a fork of at most 2^19 extents, a folder of at most 2^19 names,
-// attributes of at most 4 MiB.
+// Memory is bounded whatever the bytes say: a fork of at most 2^18 extents, a folder of at most 2^18 names of 16 MiB,
+// attributes of at most 4 MiB. What is more is fsys.ErrTooLarge.
 //
 // The format is that of Linux, fs/xfs/libxfs/xfs_format.h, xfs_da_format.h and xfs_log_format.h; fields are named as
 // there. Numbers are big endian, but for checksums (CRC-32C), which are little endian.

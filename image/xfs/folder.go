@@ -32,13 +32,13 @@ func (t *tree) Names(n *fsys.Inode) ([]fsys.Name, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.names, nil
+	return l.list.Names, nil
 }
 
 type listing struct {
-	f     *Reader
-	r     *record
-	names []fsys.Name
+	f    *Reader
+	r    *record
+	list fsys.List
 }
 
 func (l *listing) broken(format string, args ...any) error {
@@ -46,10 +46,9 @@ func (l *listing) broken(format string, args ...any) error {
 }
 
 func (l *listing) add(name []byte, number uint64) error {
-	if len(l.names) == fsys.NamesMost {
-		return fmt.Errorf("xfs inode %d: its names are %w", l.r.number, fsys.ErrTooLarge)
+	if err := l.list.Add(name, fsys.ID{Number: number}); err != nil {
+		return fmt.Errorf("xfs inode %d: %w", l.r.number, err)
 	}
-	l.names = append(l.names, fsys.Name{Name: string(name), ID: fsys.ID{Number: number}})
 	return nil
 }
 

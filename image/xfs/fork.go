@@ -16,7 +16,7 @@ type extent struct {
 // Sizes of what forks are made of (xfs_format.h).
 const (
 	extentSize  = 16
-	extentsMost = 1 << 19 // what a reader holds
+	extentsMost = 1 << 18 // what a reader holds
 	longHeadV4  = 24      // xfs_btree_block with long pointers
 	longHeadV5  = 72
 	forkDepth   = 9         // XFS_BTREE_MAXLEVELS

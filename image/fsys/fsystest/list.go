@@ -225,6 +225,18 @@ func Plain(t testing.TB, dir string, many int) {
 	check(holes.Close())
 }
 
+// Program copies the program that runs, a large file that compresses well in some places and badly in others.
+func Program(t testing.TB, dir string) {
+	t.Helper()
+	program, err := os.ReadFile("/proc/self/exe")
+	if err == nil {
+		err = os.WriteFile(dir+"/program", program, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Noise gives bytes that do not compress and are the same each time.
 func Noise(n int, seed uint32) []byte {
 	b := make([]byte, n)
