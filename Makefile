@@ -7,10 +7,10 @@ export PATH := $(PATH):/usr/sbin:/sbin
 GO ?= go
 FUZZTIME ?= 20s
 
-.PHONY: help deps deps-demo build demo test bench fuzz lint clean
+.PHONY: help deps deps-demo build packer demo test test-packer bench fuzz lint clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 deps: ## install or fetch the tools that demo and tests need
 	deps/deps.sh
@@ -21,12 +21,20 @@ deps-demo:
 build: ## build the programs into bin/
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
 
+packer: ## build Packer's plugin into bin/; it fetches the modules of Packer's SDK, 65 MB
+	$(GO) -C packer build -trimpath -ldflags '-s -w' -o ../bin/packer-plugin-sealboot .
+
 demo: deps-demo build ## build and boot an encrypted disk, then a tampered one
 	$(GO) run ./e2e/demo
 
 test: deps build ## unit tests, fuzz seeds, command scripts, boots in QEMU
 	$(GO) vet ./...
 	$(GO) test -timeout 14m ./...
+
+test-packer: deps ## the plugin's tests, and Packer itself with it; builds Packer once: 250 MB of modules, some minutes
+	$(GO) -C packer vet ./...
+	$(GO) -C packer test ./...
+	packer=$$(deps/packer.sh) && SEALBOOT_PACKER=$$packer $(GO) test -timeout 14m -run TestPacker ./e2e
 
 bench: deps build ## speed, beside the tools a user would otherwise take
 	e2e/bench.sh
