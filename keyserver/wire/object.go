@@ -3,35 +3,66 @@ package wire
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"sync"
 )
 
 // object is one JSON object on its way in: the value of each field, taken out as it is used.
 // The first problem is kept; after it every value is zero.
 type object struct {
-	fields map[string]any // string, json.Number; and, where a message has lists, []any
+	fields map[string]any // quoted, numeral; and, where a message has lists, []any
 	err    error
+	body   *[bufferSize]byte // goes back when the object ends; nil: it was a larger one
+	length int
 }
+
+// bufferSize is room for any body of MaxBody, and for one byte more, which tells that it is larger.
+const bufferSize = MaxBody + 1
+
+// buffers are used again: the body of a session request, 16 KiB, would else be most of what the garbage collector has to do.
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // readObject reads a body of one flat object and nothing else.
 func readObject(r io.Reader) *object { return readNested(r, MaxBody, 0) }
 
-// readNested reads a body of at most most bytes: one object in which lists of texts or of objects are so many deep.
+// readNested reads a body of at most most bytes: one object in which lists of texts or of objects are so many deep. Its values are parts of the
+// body, until end.
 func readNested(r io.Reader, most int64, lists int) *object {
-	body, err := io.ReadAll(io.LimitReader(r, most+1))
-	if err != nil {
-		return &object{err: err} // not the sender's grammar: a broken connection, or http.MaxBytesError
+	o := new(object)
+	var body []byte
+	if most < bufferSize {
+		o.body = buffers.Get().(*[bufferSize]byte)
+		body = o.body[:most+1]
+	} else {
+		body = make([]byte, most+1)
 	}
-	defer clear(body) // it may hold a secret
-	if int64(len(body)) > most {
-		return &object{err: &tooLargeError{most}}
+	n, err := io.ReadFull(r, body)
+	switch o.length = n; {
+	case err == nil:
+		o.err = &tooLargeError{most}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		o.fields, o.err = parseObject(body[:n], lists)
+	default:
+		o.err = err // not the sender's grammar: a broken connection, or http.MaxBytesError
 	}
-	fields, err := parseObject(body, lists)
-	return &object{fields: fields, err: err}
+	return o
+}
+
+// end is the last look: no error yet, and no field left over.
+func (o *object) end() error {
+	if o.err == nil && len(o.fields) > 0 {
+		o.err = fmt.Errorf("%w: %d unknown fields", ErrMalformed, len(o.fields))
+	}
+	o.fields = nil
+	if o.body != nil {
+		clear(o.body[:o.length]) // it may hold a secret
+		buffers.Put(o.body)
+		o.body = nil
+	}
+	return o.err
 }
 
 // tooLargeError is an ErrTooLarge that tells another bound than MaxBody.
@@ -39,93 +70,6 @@ type tooLargeError struct{ most int64 }
 
 func (e *tooLargeError) Error() string        { return fmt.Sprintf("message of more than %d bytes", e.most) }
 func (e *tooLargeError) Is(target error) bool { return target == ErrTooLarge }
-
-// parseObject walks the tokens itself: encoding/json takes the last of two values with one name, matches names
-// whatever their case, and goes as deep as the sender likes. (It also mends broken UTF-8: no message has a
-// value or a name outside of ASCII, so what was mended is refused.)
-func parseObject(body []byte, lists int) (map[string]any, error) {
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.UseNumber()
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, fmt.Errorf("%w: not a JSON object", ErrMalformed)
-	}
-	fields, err := parseFields(d, lists)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: something follows the object", ErrMalformed)
-	}
-	return fields, nil
-}
-
-// parseFields reads what stands behind an opening brace, and the closing one.
-func parseFields(d *json.Decoder, lists int) (map[string]any, error) {
-	fields := make(map[string]any)
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
-		}
-		name, ok := t.(string)
-		if !ok {
-			return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
-		}
-		if _, twice := fields[name]; twice {
-			return nil, fmt.Errorf("%w: a field is there twice", ErrMalformed)
-		}
-		value, err := d.Token()
-		if err != nil {
-			return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
-		}
-		switch v := value.(type) {
-		case string, json.Number:
-		case json.Delim:
-			if v != '[' || lists == 0 {
-				return nil, fmt.Errorf("%w: a value is neither text nor a number", ErrMalformed)
-			}
-			if value, err = parseList(d, lists-1); err != nil {
-				return nil, err
-			}
-		default:
-			return nil, fmt.Errorf("%w: a value is neither text nor a number", ErrMalformed)
-		}
-		fields[name] = value
-	}
-	if _, err := d.Token(); err != nil { // the closing brace
-		return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
-	}
-	return fields, nil
-}
-
-// parseList reads what stands behind an opening bracket, and the closing one.
-func parseList(d *json.Decoder, lists int) ([]any, error) {
-	list := []any{}
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
-		}
-		switch t {
-		case json.Delim('{'):
-			fields, err := parseFields(d, lists)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, fields)
-		default:
-			text, ok := t.(string)
-			if !ok {
-				return nil, fmt.Errorf("%w: a list holds neither text nor objects", ErrMalformed)
-			}
-			list = append(list, text)
-		}
-	}
-	if _, err := d.Token(); err != nil { // the closing bracket
-		return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
-	}
-	return list, nil
-}
 
 func (o *object) take(name string) any {
 	if o.err != nil {
@@ -140,22 +84,24 @@ func (o *object) take(name string) any {
 	return value
 }
 
-// text takes a string.
-func (o *object) text(name string) string {
-	s, ok := o.take(name).(string)
+func (o *object) quoted(name string) quoted {
+	s, ok := o.take(name).(quoted)
 	if !ok && o.err == nil {
 		o.err = fmt.Errorf("%w: %s is not text", ErrMalformed, name)
 	}
 	return s
 }
 
+// text takes a string.
+func (o *object) text(name string) string { return string(o.quoted(name)) }
+
 // number takes a whole number of at most the given bits, written in its shortest form.
 func (o *object) number(name string, bits int) uint64 {
-	text, ok := o.take(name).(json.Number)
+	text, ok := o.take(name).(numeral)
 	if o.err != nil {
 		return 0
 	}
-	n, err := strconv.ParseUint(text.String(), 10, bits)
+	n, err := strconv.ParseUint(string(text), 10, bits)
 	if !ok || err != nil {
 		o.err = fmt.Errorf("%w: %s is not a whole number of %d bits", ErrMalformed, name, bits)
 		return 0
@@ -163,15 +109,18 @@ func (o *object) number(name string, bits int) uint64 {
 	return n
 }
 
+var strictBase64 = base64.StdEncoding.Strict()
+
 // bytes takes a base64 value of min to max bytes.
 func (o *object) bytes(name string, min, max int) []byte {
-	s := o.text(name)
+	s := o.quoted(name)
 	if o.err != nil {
 		return nil
 	}
-	b, err := base64.StdEncoding.DecodeString(s)
-	// The decoder skips line ends and unused bits: only what encodes again to the same text is taken.
-	if err != nil || base64.StdEncoding.EncodeToString(b) != s {
+	b := make([]byte, base64.StdEncoding.DecodedLen(len(s)))
+	n, err := strictBase64.Decode(b, s)
+	b = b[:n]
+	if err != nil || bytes.ContainsAny(s, "\r\n") { // which the decoder passes over
 		o.err = fmt.Errorf("%w: %s is not base64", ErrMalformed, name)
 		return nil
 	}
@@ -180,12 +129,4 @@ func (o *object) bytes(name string, min, max int) []byte {
 		return nil
 	}
 	return b
-}
-
-// end is the last look: no error yet, and no field left over.
-func (o *object) end() error {
-	if o.err == nil && len(o.fields) > 0 {
-		o.err = fmt.Errorf("%w: %d unknown fields", ErrMalformed, len(o.fields))
-	}
-	return o.err
 }
