@@ -1,22 +1,22 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
 	"github.com/sealboot/sealboot/e2e/lab"
 	"github.com/sealboot/sealboot/e2e/load"
-	"github.com/sealboot/sealboot/keyserver/client"
+	"github.com/sealboot/sealboot/keyserver/snp"
+	"github.com/sealboot/sealboot/keyserver/snp/fake"
 	"github.com/sealboot/sealboot/keyserver/wire"
 	"github.com/sealboot/sealboot/measure"
 	"github.com/sealboot/sealboot/ovmf"
@@ -47,7 +47,11 @@ func (b *bench) keyServer(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	server, err := b.Serve(ctx, "--trust-root", root.String(), "--rate", "1000000", "--image-rate", "1000000")
+	amd := fake.New(snp.Milan)
+	if err := b.reportImage(ctx); err != nil {
+		return err
+	}
+	server, err := b.Serve(ctx, "--trust-root", root.String(), "--trust-root", sev.RootDigest(sha256.Sum256(amd.ARK().RawSubjectPublicKeyInfo)).String(), "--rate", "1000000", "--image-rate", "1000000")
 	if err != nil {
 		return err
 	}
@@ -59,48 +63,45 @@ func (b *bench) keyServer(ctx context.Context) (err error) {
 	}
 	for _, part := range []struct {
 		name string
-		raw  load.Result
+		raw  measured
 		pick func(worker, n int) *sev.Platform
 	}{
 		{"chain verified each time", rawVerified, func(worker, n int) *sev.Platform { return platforms[(worker+n*workers)%fleet] }},
 		{"chain known", rawKnown, func(worker, _ int) *sev.Platform { return platforms[0] }},
 	} {
-		one, err := exchanges(server.URL, digest, part.pick)
+		one, err := exchanges(ctx, server.URL, digest, part.pick)
 		if err != nil {
 			return err
 		}
-		most, err := load.Closed(ctx, workers, loadSpan, one)
-		if err != nil {
+		if err := underLoad(ctx, "key server, "+part.name, server.PID(), part.raw, one); err != nil {
 			return err
 		}
-		half, err := load.Open(ctx, workers, most.Rate()/2, loadSpan, one)
-		if err != nil {
-			return err
-		}
-		reportLoad("key server, "+part.name, most, half, fmt.Sprintf("(%.2f of the raw operations' %.0f/s)", most.Rate()/part.raw.Rate(), part.raw.Rate()))
 	}
-	if err := b.flatMemory(ctx, server, platforms[0], digest); err != nil {
+	if err := b.reports(ctx, server, amd); err != nil {
 		return err
 	}
-	return b.tang(ctx)
-}
-
-func reportLoad(what string, most, half load.Result, note string) {
-	fmt.Printf("%-58s %8.0f /s  at half load: p50 %.1f ms, p99 %.1f ms  %s\n", what, most.Rate(),
-		half.P50.Seconds()*1000, half.P99.Seconds()*1000, note)
+	if err := b.tang(ctx); err != nil {
+		return err
+	}
+	return b.flatMemory(ctx, server, platforms[0], digest)
 }
 
 // benchImage registers an image whose digest is known without a firmware.
 func (b *bench) benchImage(ctx context.Context, digest sev.Digest) error {
-	image := lab.Image{Name: "load", Dir: b.Path("load")}
+	return b.loadImage(ctx, "load", measure.LaunchDigest{Launch: measure.Launch{Mode: measure.SEV}, Digest: digest[:]})
+}
+
+func (b *bench) loadImage(ctx context.Context, name string, digest measure.LaunchDigest, args ...string) error {
+	image := lab.Image{Name: name, Dir: b.Path(name)}
 	if err := os.Mkdir(image.Dir, 0o700); err != nil {
 		return err
 	}
+	facts := measure.Hash(sha256.Sum256([]byte(name)))
 	record := &measure.Record{
 		Version:  measure.RecordVersion,
-		Firmware: measure.FirmwareFacts{SHA256: measure.Hash(digest), Size: 4 << 20, SecretArea: ovmf.Area{Base: 0x80c000, Size: 3072}},
-		Digests:  []measure.LaunchDigest{{Launch: measure.Launch{Mode: measure.SEV}, Digest: digest[:]}},
-		Disk:     measure.Disk{UUID: "00000000-0000-4000-8000-000000000001", HeaderPin: measure.Hash(digest)},
+		Firmware: measure.FirmwareFacts{SHA256: facts, Size: 4 << 20, SecretArea: ovmf.Area{Base: 0x80c000, Size: 3072}},
+		Digests:  []measure.LaunchDigest{digest},
+		Disk:     measure.Disk{UUID: "00000000-0000-4000-8000-000000000001", HeaderPin: facts},
 		MadeWith: map[string]string{"sealboot": "bench"},
 	}
 	text, err := record.Encode()
@@ -113,34 +114,59 @@ func (b *bench) benchImage(ctx context.Context, digest sev.Digest) error {
 	if err := os.WriteFile(image.Passphrase(), []byte(strings.Repeat("7", 64)), 0o600); err != nil {
 		return err
 	}
-	return b.Register(ctx, image)
+	return b.Register(ctx, image, args...)
 }
 
-// exchanges makes the platform's and the host's side: ask for a session, start and measure a guest with it, bring the
-// measurement, open the secret. The server's part is not believed: the guest must get a secret table.
-func exchanges(url string, digest sev.Digest, pick func(worker, n int) *sev.Platform) (load.Exchange, error) {
-	clients := make([]*client.Client, workers)
-	requests := make([]int, workers)
-	for i := range clients {
+// connections makes one for each worker.
+func connections(ctx context.Context, url string) ([]*load.Conn, error) {
+	list := make([]*load.Conn, workers)
+	for i := range list {
 		var err error
-		transport := &http.Transport{MaxIdleConnsPerHost: 1, DisableCompression: true, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13}}
-		if clients[i], err = client.New(url, &http.Client{Transport: transport, Timeout: 30 * time.Second}); err != nil {
+		if list[i], err = load.Dial(ctx, strings.TrimPrefix(url, "http://")); err != nil {
 			return nil, err
 		}
 	}
-	encoded := map[*sev.Platform]wire.SessionRequest{}
+	return list, nil
+}
+
+// ask sends a message and reads its answer.
+func ask[A any](c *load.Conn, path string, message []byte, want int, decode func(io.Reader) (A, error)) (A, error) {
+	status, text, err := c.Post(path, wire.MediaType, message)
+	if err == nil && status != want {
+		err = fmt.Errorf("%s: status %d: %.200s", path, status, text)
+	}
+	if err != nil {
+		return *new(A), err
+	}
+	return decode(bytes.NewReader(text))
+}
+
+// exchanges makes the platform's and the host's side: ask for a session, start and measure a guest with it, bring the
+// measurement, open the secret. The server's part is not believed: the guest must get a secret table. What a host would
+// have ready, its certificates in their message, is made before.
+func exchanges(ctx context.Context, url string, digest sev.Digest, pick func(worker, n int) *sev.Platform) (load.Exchange, error) {
+	connected, err := connections(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	requests := make([]int, workers)
+	encoded := map[*sev.Platform][]byte{}
 	for worker := range workers {
 		for n := range fleet {
 			p := pick(worker, n)
-			if _, there := encoded[p]; !there {
-				encoded[p] = wire.SessionRequest{Image: "load", PDH: p.Chain.PDH.Encode(), CertChain: p.Chain.EncodePlatform(), CA: p.Chain.EncodeCA()}
+			if _, there := encoded[p]; there {
+				continue
+			}
+			r := wire.SessionRequest{Image: "load", PDH: p.Chain.PDH.Encode(), CertChain: p.Chain.EncodePlatform(), CA: p.Chain.EncodeCA()}
+			if encoded[p], err = r.Encode(); err != nil {
+				return nil, err
 			}
 		}
 	}
 	return func(ctx context.Context, worker int) error {
-		p := pick(worker, requests[worker])
+		p, c := pick(worker, requests[worker]), connected[worker]
 		requests[worker]++
-		session, err := clients[worker].Session(ctx, encoded[p])
+		session, err := ask(c, "/v1/sessions", encoded[p], http.StatusCreated, wire.DecodeSession)
 		if err != nil {
 			return err
 		}
@@ -152,8 +178,11 @@ func exchanges(url string, digest sev.Digest, pick func(worker, n int) *sev.Plat
 		if err != nil {
 			return err
 		}
-		packet, err := clients[worker].Measurement(ctx, session.ID, wire.MeasurementRequest{
-			Measurement: m.Encode(), APIMajor: p.API.Major, APIMinor: p.API.Minor, Build: p.API.Build})
+		message, err := wire.MeasurementRequest{Measurement: m.Encode(), APIMajor: p.API.Major, APIMinor: p.API.Minor, Build: p.API.Build}.Encode()
+		if err != nil {
+			return err
+		}
+		packet, err := ask(c, "/v1/sessions/"+session.ID+"/measurement", message, http.StatusOK, wire.DecodePacket)
 		if err != nil {
 			return err
 		}
@@ -168,7 +197,7 @@ func exchanges(url string, digest sev.Digest, pick func(worker, n int) *sev.Plat
 
 // rawOperations are the public-key operations of an exchange and nothing else, on all processors: both sides' key
 // agreement (the load's processor time is the server's too), and the chain's signatures.
-func rawOperations(ctx context.Context, p *sev.Platform) (known, verified load.Result, err error) {
+func rawOperations(ctx context.Context, p *sev.Platform) (known, verified measured, err error) {
 	root, err := p.Chain.ARK.KeyDigest()
 	if err != nil {
 		return known, verified, err
@@ -182,10 +211,10 @@ func rawOperations(ctx context.Context, p *sev.Platform) (known, verified load.R
 		_, err = p.LaunchStart(start.GODH[:], start.Session[:], sev.NoDebug|sev.NoKeySharing|sev.NoSend)
 		return err
 	}
-	if known, err = load.Closed(ctx, runtime.NumCPU(), loadSpan/2, agree); err != nil {
+	if known, err = raw(ctx, agree); err != nil {
 		return known, verified, err
 	}
-	verified, err = load.Closed(ctx, runtime.NumCPU(), loadSpan/2, func(ctx context.Context, worker int) error {
+	verified, err = raw(ctx, func(ctx context.Context, worker int) error {
 		if _, err := p.Chain.Verify(roots); err != nil {
 			return err
 		}
@@ -196,7 +225,7 @@ func rawOperations(ctx context.Context, p *sev.Platform) (known, verified load.R
 
 // flatMemory makes many exchanges and says what they cost in memory that stays.
 func (b *bench) flatMemory(ctx context.Context, server *lab.Server, p *sev.Platform, digest sev.Digest) error {
-	one, err := exchanges(server.URL, digest, func(int, int) *sev.Platform { return p })
+	one, err := exchanges(ctx, server.URL, digest, func(int, int) *sev.Platform { return p })
 	if err != nil {
 		return err
 	}
@@ -205,7 +234,7 @@ func (b *bench) flatMemory(ctx context.Context, server *lab.Server, p *sev.Platf
 		left <- struct{}{}
 	}
 	close(left)
-	before, err := residentMemory(server.PID())
+	first, err := residentMemory(server.PID())
 	if err != nil {
 		return err
 	}
@@ -218,26 +247,13 @@ func (b *bench) flatMemory(ctx context.Context, server *lab.Server, p *sev.Platf
 	if !errors.Is(err, errEnough) {
 		return err
 	}
-	after, err := residentMemory(server.PID())
+	last, err := residentMemory(server.PID())
 	if err != nil {
 		return err
 	}
 	fmt.Printf("%-58s %8.1f MiB before, %.1f MiB after\n", fmt.Sprintf("key server, resident memory over %d exchanges", manyTimes),
-		float64(before)/(1<<20), float64(after)/(1<<20))
+		float64(first)/(1<<20), float64(last)/(1<<20))
 	return nil
 }
 
 var errEnough = errors.New("enough")
-
-// residentMemory is what a process has in memory, in bytes (proc(5), statm).
-func residentMemory(pid int) (int64, error) {
-	text, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "statm"))
-	if err != nil {
-		return 0, err
-	}
-	var size, resident int64
-	if _, err := fmt.Sscan(string(text), &size, &resident); err != nil {
-		return 0, err
-	}
-	return resident * int64(os.Getpagesize()), nil
-}

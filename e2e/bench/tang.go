@@ -15,8 +15,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"strings"
-	"time"
 
 	"github.com/sealboot/sealboot/e2e/load"
 )
@@ -53,20 +51,11 @@ func (b *bench) tang(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("tang's keys: %w", err)
 	}
-	one, err := tangExchange(url + path)
+	one, err := tangExchange(ctx, url, path)
 	if err != nil {
 		return err
 	}
-	most, err := load.Closed(ctx, workers, loadSpan, one)
-	if err != nil {
-		return err
-	}
-	half, err := load.Open(ctx, workers, most.Rate()/2, loadSpan, one)
-	if err != nil {
-		return err
-	}
-	reportLoad("tang, recovery exchange (P-521, no evidence, no audit)", most, half, "")
-	return nil
+	return underLoad(ctx, "tang, recovery exchange (P-521, no evidence, no audit)", 0, measured{}, one)
 }
 
 // serveTang starts a tangd for each connection, as inetd does.
@@ -135,7 +124,7 @@ func tangKey(ctx context.Context, url string) (string, error) {
 	return "", errors.New("no key for recovery is advertised")
 }
 
-func tangExchange(url string) (load.Exchange, error) {
+func tangExchange(ctx context.Context, url, path string) (load.Exchange, error) {
 	key, err := ecdh.P521().GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -147,28 +136,15 @@ func tangExchange(url string) (load.Exchange, error) {
 	if err != nil {
 		return nil, err
 	}
-	clients := make([]*http.Client, workers)
-	for i := range clients {
-		clients[i] = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1, DisableCompression: true}, Timeout: 30 * time.Second}
+	connected, err := connections(ctx, url)
+	if err != nil {
+		return nil, err
 	}
-	return func(ctx context.Context, worker int) error {
-		r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-		if err != nil {
-			return err
+	return func(_ context.Context, worker int) error {
+		status, text, err := connected[worker].Post(path, "application/jwk+json", body)
+		if err == nil && (status != http.StatusOK || !bytes.Contains(text, []byte(`"P-521"`))) {
+			err = fmt.Errorf("tang: status %d: %.200s", status, text)
 		}
-		r.Header.Set("Content-Type", "application/jwk+json")
-		answer, err := clients[worker].Do(r)
-		if err != nil {
-			return err
-		}
-		defer answer.Body.Close()
-		text, err := io.ReadAll(io.LimitReader(answer.Body, 1<<16))
-		if err != nil {
-			return err
-		}
-		if answer.StatusCode != http.StatusOK || !strings.Contains(string(text), `"P-521"`) {
-			return fmt.Errorf("tang: status %d: %.200s", answer.StatusCode, text)
-		}
-		return nil
+		return err
 	}, nil
 }

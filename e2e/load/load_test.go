@@ -3,6 +3,10 @@ package load
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -37,5 +41,34 @@ func TestFailureEndsRun(t *testing.T) {
 	}
 	if _, err := Closed(t.Context(), 4, 0, one); !errors.Is(err, errNothing) {
 		t.Errorf("no time: %v", err)
+	}
+}
+
+func TestConn(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		if r.URL.Path == "/last" {
+			w.Header().Set("Connection", "close")
+		}
+		w.WriteHeader(http.StatusCreated)
+		io.WriteString(w, r.Header.Get("Content-Type")+string(body))
+	}))
+	defer server.Close()
+	c, err := Dial(t.Context(), server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, body := range []string{"one", "", strings.Repeat("x", 100_000)} {
+		status, text, err := c.Post("/path", "text/plain", []byte(body))
+		if err != nil || status != http.StatusCreated || string(text) != "text/plain"+body {
+			t.Fatalf("%d %.20s: %v", status, text, err)
+		}
+	}
+	if _, _, err := c.Post("/last", "text/plain", nil); err == nil {
+		t.Error("the connection's end went by without a word")
 	}
 }
