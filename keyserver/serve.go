@@ -16,7 +16,7 @@ type limits struct {
 	header, read, write, idle time.Duration // of one request, and between two
 	stop                      time.Duration // for the requests under way
 	headerBytes               int
-	connections               int // more wait to be accepted
+	connections               int // at once: see type limited
 }
 
 // defaultLimits are what a server has outside tests.
@@ -56,7 +56,7 @@ func (s *Server) ServeHandler(ctx context.Context, l net.Listener, handler http.
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	limited := limit(l, s.limits.connections)
-	h.ConnState = limited.changed
+	limited.bind(h)
 	failed := make(chan error, 1)
 	go func() { failed <- h.Serve(limited) }()
 	select {
@@ -95,43 +95,4 @@ func (s *Server) sweep(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// limit lets at most n connections be open at once. The http.Server must tell it of their changes: a connection that is wrapped, to
-// tell of its end itself, would hide from the server that it is one of TLS, and so the client's certificate.
-func limit(l net.Listener, n int) *limited {
-	return &limited{Listener: l, free: make(chan struct{}, n), closed: make(chan struct{})}
-}
-
-type limited struct {
-	net.Listener
-	free   chan struct{}
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.free <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.free
-		return nil, err
-	}
-	return c, nil
-}
-
-// changed is the server's ConnState.
-func (l *limited) changed(_ net.Conn, state http.ConnState) {
-	if state == http.StateClosed || state == http.StateHijacked {
-		<-l.free
-	}
-}
-
-func (l *limited) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -66,82 +65,6 @@ func TestGracefulStop(t *testing.T) {
 	}
 	if err := l.store.write(t.Context(), func(*transaction) error { return nil }); !errors.Is(err, errClosed) {
 		t.Errorf("write to a closed store: %v", err)
-	}
-}
-
-// TestSlowClients are those who say half a request and no more: they lose their connection, the others are served.
-func TestSlowClients(t *testing.T) {
-	l := newLab(t)
-	l.register("web")
-	l.stop()
-	l.limits.header, l.limits.read = 200*time.Millisecond, 400*time.Millisecond
-	l.start()
-	for name, words := range map[string]string{
-		"nothing":       "",
-		"half a line":   "POST /v1/sess",
-		"half a header": "POST /v1/sessions HTTP/1.1\r\nHost: a\r\nContent-Type: appl",
-		"half a body":   "POST /v1/sessions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{\"image\":",
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			c, err := net.Dial("tcp", strings.TrimPrefix(l.url, "http://"))
-			must(t, err)
-			defer c.Close()
-			_, err = io.WriteString(c, words)
-			must(t, err)
-			l.good("web")
-			must(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
-			if _, err := io.Copy(io.Discard, c); err != nil {
-				t.Errorf("the connection stays open: %v", err)
-			}
-		})
-	}
-}
-
-// TestConnectionBound opens more connections than are allowed: the next waits until one closes.
-func TestConnectionBound(t *testing.T) {
-	l := newLab(t)
-	l.stop()
-	l.limits.connections = 2
-	l.start()
-	ask := func(c net.Conn) error {
-		io.WriteString(c, "GET /v1/health HTTP/1.1\r\nHost: a\r\n\r\n")
-		answer, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err == nil {
-			answer.Body.Close()
-		}
-		return err
-	}
-	var open []net.Conn
-	for range 3 {
-		c, err := net.Dial("tcp", strings.TrimPrefix(l.url, "http://"))
-		must(t, err)
-		defer c.Close()
-		if open = append(open, c); len(open) <= 2 {
-			must(t, ask(c))
-		}
-	}
-	must(t, open[2].SetReadDeadline(time.Now().Add(50*time.Millisecond)))
-	if err := ask(open[2]); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatalf("a third connection was answered: %v", err)
-	}
-	must(t, open[2].SetReadDeadline(time.Now().Add(10*time.Second)))
-	open[0].Close()
-	answer, err := http.ReadResponse(bufio.NewReader(open[2]), nil)
-	must(t, err)
-	answer.Body.Close()
-}
-
-// TestListenerCloses ends an Accept that waits for a connection to close.
-func TestListenerCloses(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	l := limit(inner, 0)
-	ended := make(chan error, 1)
-	go func() { _, err := l.Accept(); ended <- err }()
-	must(t, l.Close())
-	if err := <-ended; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("accept after close: %v", err)
 	}
 }
 
