@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sealboot/sealboot/e2e/lab"
@@ -64,12 +65,12 @@ func (b *bench) keyServer(ctx context.Context) (err error) {
 	for _, part := range []struct {
 		name string
 		raw  measured
-		pick func(worker, n int) *sev.Platform
+		list []*sev.Platform
 	}{
-		{"chain verified each time", rawVerified, func(worker, n int) *sev.Platform { return platforms[(worker+n*workers)%fleet] }},
-		{"chain known", rawKnown, func(worker, _ int) *sev.Platform { return platforms[0] }},
+		{"chain verified each time", rawVerified, platforms},
+		{"chain known", rawKnown, platforms[:1]},
 	} {
-		one, err := exchanges(ctx, server.URL, digest, part.pick)
+		one, err := exchanges(ctx, server.URL, digest, part.list)
 		if err != nil {
 			return err
 		}
@@ -144,29 +145,23 @@ func ask[A any](c *load.Conn, path string, message []byte, want int, decode func
 // exchanges makes the platform's and the host's side: ask for a session, start and measure a guest with it, bring the
 // measurement, open the secret. The server's part is not believed: the guest must get a secret table. What a host would
 // have ready, its certificates in their message, is made before.
-func exchanges(ctx context.Context, url string, digest sev.Digest, pick func(worker, n int) *sev.Platform) (load.Exchange, error) {
+func exchanges(ctx context.Context, url string, digest sev.Digest, platforms []*sev.Platform) (load.Exchange, error) {
 	connected, err := connections(ctx, url)
 	if err != nil {
 		return nil, err
 	}
-	requests := make([]int, workers)
-	encoded := map[*sev.Platform][]byte{}
-	for worker := range workers {
-		for n := range fleet {
-			p := pick(worker, n)
-			if _, there := encoded[p]; there {
-				continue
-			}
-			r := wire.SessionRequest{Image: "load", PDH: p.Chain.PDH.Encode(), CertChain: p.Chain.EncodePlatform(), CA: p.Chain.EncodeCA()}
-			if encoded[p], err = r.Encode(); err != nil {
-				return nil, err
-			}
+	encoded := make([][]byte, len(platforms))
+	for i, p := range platforms {
+		r := wire.SessionRequest{Image: "load", PDH: p.Chain.PDH.Encode(), CertChain: p.Chain.EncodePlatform(), CA: p.Chain.EncodeCA()}
+		if encoded[i], err = r.Encode(); err != nil {
+			return nil, err
 		}
 	}
+	var next atomic.Uint64 // all workers take the platforms in one order, so that each comes back only after all others
 	return func(ctx context.Context, worker int) error {
-		p, c := pick(worker, requests[worker]), connected[worker]
-		requests[worker]++
-		session, err := ask(c, "/v1/sessions", encoded[p], http.StatusCreated, wire.DecodeSession)
+		i := int((next.Add(1) - 1) % uint64(len(platforms)))
+		p, c := platforms[i], connected[worker]
+		session, err := ask(c, "/v1/sessions", encoded[i], http.StatusCreated, wire.DecodeSession)
 		if err != nil {
 			return err
 		}
@@ -225,7 +220,7 @@ func rawOperations(ctx context.Context, p *sev.Platform) (known, verified measur
 
 // flatMemory makes many exchanges and says what they cost in memory that stays.
 func (b *bench) flatMemory(ctx context.Context, server *lab.Server, p *sev.Platform, digest sev.Digest) error {
-	one, err := exchanges(ctx, server.URL, digest, func(int, int) *sev.Platform { return p })
+	one, err := exchanges(ctx, server.URL, digest, []*sev.Platform{p})
 	if err != nil {
 		return err
 	}
