@@ -104,11 +104,16 @@ func serveChild(dir string) error {
 	if err != nil {
 		return err
 	}
+	steps, err := newSteps()
+	if err != nil {
+		return err
+	}
+	store.Observe(steps.observer())
 	reports, err := snp.NewVerifier(testAMD().Roots(), nil)
 	if err != nil {
 		return err
 	}
-	s, err := NewServer(Config{Rate: maxRate, ImageRate: maxRate, SNP: reports, Store: store, Roots: sev.RootSet{root: "test"}, Random: cryptorand.Reader, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	s, err := NewServer(Config{Rate: maxRate, ImageRate: maxRate, SNP: reports, Store: store, Roots: sev.RootSet{root: "test"}, Random: steps, Now: steps.now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -117,7 +122,7 @@ func serveChild(dir string) error {
 		return err
 	}
 	os.Stdout.WriteString("http://" + l.Addr().String() + "\n")
-	return s.Serve(context.Background(), l)
+	return s.Serve(context.Background(), steppingListener{l, steps})
 }
 
 // child is a key server in a process of its own.
@@ -126,12 +131,12 @@ type child struct {
 	client *client.Client
 }
 
-func startChild(t *testing.T, dir string, key []byte) *child {
+func startChild(t *testing.T, dir string, key []byte, env ...string) *child {
 	t.Helper()
 	root, err := platforms()[0].Chain.ARK.KeyDigest()
 	must(t, err)
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childStore+"="+dir)
+	cmd.Env = append(append(os.Environ(), childStore+"="+dir), env...)
 	cmd.Stdin = strings.NewReader(string(key) + root.String())
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -147,7 +152,9 @@ func startChild(t *testing.T, dir string, key []byte) *child {
 // kill is kill -9, of the one process that startChild started.
 func (c *child) kill(t *testing.T) {
 	t.Helper()
-	must(t, c.cmd.Process.Kill())
+	if err := c.cmd.Process.Kill(); !errors.Is(err, os.ErrProcessDone) {
+		must(t, err)
+	}
 	c.cmd.Wait() // says "killed"
 }
 
@@ -170,16 +177,7 @@ func (g *snpGuest) asking() asking {
 func TestKilled(t *testing.T) {
 	const rounds, clients = 8, 12
 	raw, key := newKey(t)
-	dir := newLocation(t)
-	must(t, CreateStore(t.Context(), dir, key, time.Now()))
-	s, err := OpenStore(t.Context(), dir, key, cryptorand.Reader, time.Now())
-	must(t, err)
-	r := Registration{Name: "web", Record: testRecord(), Policy: DefaultPolicy(), Passphrase: testPassphrase}
-	openSNP(&r)
-	_, err = s.Register(t.Context(), r, time.Now())
-	must(t, err)
-	must(t, s.Close())
-
+	dir := newKilledStore(t, key)
 	released := make(map[string]int) // packets that came out, by session
 	cut := 0
 	for range rounds {
@@ -230,7 +228,7 @@ func TestKilled(t *testing.T) {
 		t.Fatalf("%d sessions released, %d requests cut off: the kills came at no time that matters", len(released), cut)
 	}
 	t.Logf("%d sessions released, %d requests cut off", len(released), cut)
-	s, err = OpenStore(t.Context(), dir, key, cryptorand.Reader, time.Now())
+	s, err := OpenStore(t.Context(), dir, key, cryptorand.Reader, time.Now())
 	must(t, err)
 	defer s.Close()
 	inAudit := make(map[string]int)
