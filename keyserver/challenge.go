@@ -60,7 +60,7 @@ func (s *Server) Report(ctx context.Context, from Source, id string, r wire.Repo
 	}
 	// Who has no open challenge is not worth a verification.
 	d := &decision{entry: Entry{Time: s.now()}}
-	if err := s.look(ctx, d, id, kindSNP); err != nil {
+	if err := s.lookSession(ctx, d, id, kindSNP); err != nil {
 		return wire.SealedSecret{}, fmt.Errorf("release: %w", err)
 	}
 	shown := shown{key: r.PublicKey, err: errors.New("challenge was over")}

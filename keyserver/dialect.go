@@ -22,6 +22,7 @@ type dialect struct {
 	snapshot sql.IsolationLevel // at which all reads of a transaction see one state
 	numbered bool               // placeholders are $1, $2
 	prepare  bool               // the driver does not keep prepared statements by itself
+	instant  bool               // a query waits for nothing but the disk
 	tables   string             // one row for each table
 	columns  string             // one row for each column of the table ?
 
@@ -63,6 +64,9 @@ func (q queries) rows(ctx context.Context, query string, args ...any) (*sql.Rows
 }
 
 func (q queries) row(ctx context.Context, query string, args ...any) *sql.Row {
+	if q.dialect.instant { // the driver would start a goroutine to wait for the context's end
+		ctx = context.WithoutCancel(ctx)
+	}
 	return q.QueryRowContext(ctx, q.dialect.placed(query), args...)
 }
 

@@ -82,7 +82,15 @@ func (s *Server) decide(ctx context.Context, from Source, id string, m sev.Measu
 }
 
 // look finds the session, and the image if the session is still open; a refusal says that it goes no further.
-func (s *Server) look(ctx context.Context, d *decision, id string, kind kind) (err error) {
+func (s *Server) look(ctx context.Context, d *decision, id string, kind kind) error {
+	err := s.lookSession(ctx, d, id, kind)
+	if err == nil && d.refusal == nil {
+		d.found, err = s.store.find(ctx, d.kept.image)
+	}
+	return err
+}
+
+func (s *Server) lookSession(ctx context.Context, d *decision, id string, kind kind) (err error) {
 	d.kept, err = readSession(ctx, s.store.read, id)
 	if errors.Is(err, errNoSession) || err == nil && d.kept.kind != kind {
 		d.refusal = refusef(wire.UnknownSession, "no such session of this kind")
@@ -92,10 +100,8 @@ func (s *Server) look(ctx context.Context, d *decision, id string, kind kind) (e
 		return err
 	}
 	d.entry.Image, d.entry.Version, d.entry.Platform, d.entry.Chip = d.kept.image, d.kept.version, d.kept.platform, d.kept.chip
-	if d.refusal = ended(d.kept, d.entry.Time); d.refusal == nil {
-		d.found, err = s.store.find(ctx, d.kept.image)
-	}
-	return err
+	d.refusal = ended(d.kept, d.entry.Time)
+	return nil
 }
 
 // refused puts the refusal, if it is one, into the entry.

@@ -26,6 +26,7 @@ var sqliteDialect = &dialect{
 	next:       []string{`RELEASE SAVEPOINT one`, `SAVEPOINT one`},
 	snapshot:   sql.LevelDefault,
 	prepare:    true,
+	instant:    true,
 	migrations: sync.OnceValues(func() ([]string, error) { return readMigrations("sqlite") }),
 	tables:     `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name`,
 	settle:     func(context.Context, queries) error { return nil }, // it counts on from the largest
