@@ -28,21 +28,21 @@ const health = "GET /v1/health HTTP/1.1\r\nHost: a\r\n\r\n"
 
 // TestSlowClients are those who say half a request and no more: they lose their connection, the others are served.
 func TestSlowClients(t *testing.T) {
-	l := newLab(t)
-	l.register("web")
-	l.stop()
-	l.limits.header, l.limits.read = 200*time.Millisecond, 400*time.Millisecond
-	l.start()
 	for name, words := range halves {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, err := net.Dial("tcp", strings.TrimPrefix(l.url, "http://"))
-			must(t, err)
-			defer c.Close()
-			_, err = io.WriteString(c, words)
+			l := newLab(t)
+			l.register("web")
+			l.stop()
+			if l.limits.header, l.limits.read = 200*time.Millisecond, time.Minute; name == "half a body" {
+				l.limits.read = 400 * time.Millisecond
+			}
+			l.start()
+			c := l.dial("")
+			_, err := io.WriteString(c, words)
 			must(t, err)
 			l.good("web")
-			must(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+			must(t, c.SetReadDeadline(time.Now().Add(20*time.Second)))
 			if _, err := io.Copy(io.Discard, c); err != nil {
 				t.Errorf("the connection stays open: %v", err)
 			}
