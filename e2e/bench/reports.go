@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/go-sev-guest/abi"
@@ -47,7 +48,7 @@ func (b *bench) reportImage(ctx context.Context) error {
 // beside the public-key operations of that: the signature of the report, made and checked, those of VCEK, ASK and ARK,
 // and HPKE on both sides.
 func (b *bench) reports(ctx context.Context, server *lab.Server, amd *fake.AMD) error {
-	table := amd.Table()
+	certificates := slices.Concat(amd.VCEK().Raw, amd.ASK().Raw, amd.ARK().Raw)
 	firmware := func(data [seal.ReportDataSize]byte) []byte { return amd.Sign(amd.Report(3, reportDigest, data)) }
 	operations, err := raw(ctx, func(context.Context, int) error { return reportOperations(amd, firmware) })
 	if err != nil {
@@ -75,7 +76,7 @@ func (b *bench) reports(ctx context.Context, server *lab.Server, amd *fake.AMD) 
 		if err != nil {
 			return err
 		}
-		message, err := wire.ReportRequest{Report: firmware(data), Certificates: table, PublicKey: key.Public()}.Encode()
+		message, err := wire.ReportRequest{Report: firmware(data), Certificates: certificates, PublicKey: key.Public()}.Encode()
 		if err != nil {
 			return err
 		}
