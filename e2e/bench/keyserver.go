@@ -221,36 +221,39 @@ func rawOperations(ctx context.Context, p *sev.Platform) (known, verified measur
 	return known, verified, err
 }
 
-// flatMemory makes many exchanges and says what they cost in memory that stays.
+// flatMemory makes many exchanges and says what they cost in memory that stays. What grows at first is the database's page caches, 2 MiB
+// for each connection: the table of sessions that have ended becomes larger than they are.
 func (b *bench) flatMemory(ctx context.Context, server *lab.Server, p *sev.Platform, digest sev.Digest) error {
 	one, err := exchanges(ctx, server.URL, digest, []*sev.Platform{p})
 	if err != nil {
 		return err
 	}
-	left := make(chan struct{}, manyTimes)
-	for range manyTimes {
-		left <- struct{}{}
-	}
-	close(left)
-	first, err := residentMemory(server.PID())
-	if err != nil {
-		return err
-	}
-	_, err = load.Closed(ctx, workers, time.Hour, func(ctx context.Context, worker int) error {
-		if _, more := <-left; !more {
-			return errEnough
+	fmt.Printf("%-58s ", fmt.Sprintf("key server, resident memory over %d exchanges", manyTimes))
+	const looks = 4
+	for look := range looks + 1 {
+		if look > 0 {
+			left := make(chan struct{}, manyTimes/looks)
+			for range cap(left) {
+				left <- struct{}{}
+			}
+			close(left)
+			_, err = load.Closed(ctx, workers, time.Hour, func(ctx context.Context, worker int) error {
+				if _, more := <-left; !more {
+					return errEnough
+				}
+				return one(ctx, worker)
+			})
+			if !errors.Is(err, errEnough) {
+				return err
+			}
 		}
-		return one(ctx, worker)
-	})
-	if !errors.Is(err, errEnough) {
-		return err
+		resident, err := residentMemory(server.PID())
+		if err != nil {
+			return err
+		}
+		fmt.Printf(" %.1f", float64(resident)/(1<<20))
 	}
-	last, err := residentMemory(server.PID())
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%-58s %8.1f MiB before, %.1f MiB after\n", fmt.Sprintf("key server, resident memory over %d exchanges", manyTimes),
-		float64(first)/(1<<20), float64(last)/(1<<20))
+	fmt.Println(" MiB")
 	return nil
 }
 
