@@ -137,7 +137,7 @@ func TestBoot(t *testing.T) {
 			}
 			lines := []string{
 				"guest: version " + version,
-				"guest: command line BOOT_IMAGE=(crypto0)/boot/vmlinuz-" + version + " root=/dev/mapper/sealboot-root rdinit=/sealboot/agent sealboot.disk=" + d.uuid + " ro console=ttyS0 quiet panic=-1\r",
+				"guest: command line BOOT_IMAGE=(crypto0)/boot/vmlinuz-" + version + " root=/dev/mapper/sealboot-root rdinit=/sealboot/agent sealboot.disk=" + d.uuid + " ro nohibernate systemd.gpt_auto=no systemd.import_credentials=no console=ttyS0 quiet panic=-1\r",
 				"guest: passphrase " + sum(passphrase),
 				"guest: header-pin " + sum(d.pin[:]),
 				"guest: used " + sum([]byte(c.used)),

@@ -245,7 +245,7 @@ static const struct kernel *find_kernel(void)
 /* Gives the kernel to the linux command. */
 static void load_kernel(const struct kernel *kernel, const struct luks_disk *luks, struct settings *settings)
 {
-	enum { FIXED = 5 };
+	enum { FIXED = 8 };
 	static char path[VERSION_MAX + 64], disk_argument[UUID_LENGTH + 32];
 	static char *arguments[FIXED + APPEND_MAX];
 	const struct kernel_name *n = &kernel_names[kernel->name - 1];
@@ -258,6 +258,14 @@ static void load_kernel(const struct kernel *kernel, const struct luks_disk *luk
 	arguments[2] = "rdinit=/sealboot/agent";
 	arguments[3] = disk_argument;
 	arguments[4] = "ro";
+	/*
+	 * What would take the host's word: an initramfs resumes from whatever swap device holds an image of memory, and
+	 * systemd mounts /home, /srv and /var and swaps to any partition of the root's disk that has their type
+	 * (systemd-gpt-auto-generator(8)), and takes files, users and units from SMBIOS and fw_cfg (systemd.system-credentials(7)).
+	 */
+	arguments[5] = "nohibernate";
+	arguments[6] = "systemd.gpt_auto=no";
+	arguments[7] = "systemd.import_credentials=no";
 	while (*c) {
 		while (*c == ' ')
 			*c++ = 0;
