@@ -190,8 +190,8 @@ func TestNoRescueShell(t *testing.T) {
 		part  string
 	}{
 		{"none", nil, "", "", ""},
-		{"initramfs-tools", []string{"init", "conf/initramfs.conf"}, "/init", "conf/conf.d/sealboot", "panic=1"},
-		{"dracut", []string{"init", "lib/dracut-lib.sh"}, "/init", "etc/cmdline.d/99-sealboot.conf", "rd.shell=0"},
+		{"initramfs-tools", []string{"init", "conf/initramfs.conf"}, "/init", "conf/conf.d/sealboot", "panic=1\nnoresume=y\n"},
+		{"dracut", []string{"init", "lib/dracut-lib.sh"}, "/init", "etc/cmdline.d/99-sealboot.conf", "rd.shell=0 rd.emergency=poweroff noresume\n"},
 		{"unknown", []string{"init", "hooks"}, "", "", ""},
 		{"no init", []string{"conf/initramfs.conf"}, "", "", ""},
 	} {
@@ -220,6 +220,7 @@ func TestKeepRun(t *testing.T) {
 	root := t.TempDir()
 	for name, content := range map[string]string{
 		"init": "", "conf/initramfs.conf": "", "scripts/init-top/ORDER": "echo udev starts\n", "run/udev/data/b254:0": "E:DM_NAME=x\nE:A=$B\n",
+		"run/udev/rules.d/59-sealboot.rules": udevRule,
 	} {
 		path := filepath.Join(root, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
@@ -247,6 +248,9 @@ func TestKeepRun(t *testing.T) {
 	}
 	if got, err := os.ReadFile(filepath.Join(root, "run/udev/data/b254:0")); string(got) != "E:DM_NAME=x\nE:A=$B\n" {
 		t.Errorf("the record is %q, %v", got, err)
+	}
+	if got, err := os.ReadFile(filepath.Join(root, "run/udev/rules.d/59-sealboot.rules")); string(got) != udevRule {
+		t.Errorf("the rule is %q, %v", got, err)
 	}
 	wantReceipt(t, root, note)
 }

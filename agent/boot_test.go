@@ -77,7 +77,7 @@ func TestBoot(t *testing.T) {
 		own := *m
 		own.initramfs = append(m.distribution(t), m.initramfs...)
 		console := own.boot(t, m.disk, withReceipt, "")
-		wantLine(t, console, "distribution's init: panic=1 left conf,init")
+		wantLine(t, console, "distribution's init: panic=1,noresume=y, left conf,init")
 		wantLine(t, console, said+" panic 0 args")
 		wantLine(t, console, want)
 	})
@@ -162,7 +162,7 @@ $bb mount -t tmpfs -o mode=0755 tmpfs /run || exit
 mkdir() { $bb mkdir "$@"; }
 cat() { $bb cat "$@"; }
 . /scripts/init-top/ORDER
-echo "distribution's init: $($bb cat /conf/conf.d/*) left $($bb ls / | $bb grep -e conf -e sealboot -e init | $bb tr '\n' ,)"
+echo "distribution's init: $($bb cat /conf/conf.d/* | $bb tr '\n' ,) left $($bb ls / | $bb grep -e conf -e sealboot -e init | $bb tr '\n' ,)"
 $bb mount -o ro -t ext4 /dev/mapper/sealboot-root /root || exit
 for dir in proc sys dev run; do $bb mount -o move /$dir /root/$dir || exit; done
 exec $bb switch_root /root /sbin/init

@@ -102,12 +102,35 @@ func mapperCall(control *os.File, request uint, uuid string, t *target) (uint64,
 	return head.Dev, nil
 }
 
-const udevRecords = "/run/udev/data"
+const (
+	udevRecords = "/run/udev/data"
+	udevRules   = "/run/udev/rules.d"
+	// udevRule is what of LVM's rules (10-dm.rules, 13-dm-disk.rules) the root needs where they are not installed, as in a Debian 13
+	// with dracut: without a name systemd takes the device for unfinished, and without links it waits for them for ever.
+	// A disk without the attribute would not match != either.
+	udevRule = `SUBSYSTEM!="block", GOTO="sealboot_end"
+ACTION=="remove", GOTO="sealboot_end"
+ATTR{dm/name}=="` + RootName + `", GOTO="sealboot_root"
+GOTO="sealboot_end"
+LABEL="sealboot_root"
+ENV{DM_NAME}="` + RootName + `", SYMLINK+="mapper/` + RootName + `"
+IMPORT{builtin}="blkid"
+ENV{ID_FS_UUID_ENC}=="?*", SYMLINK+="disk/by-uuid/$env{ID_FS_UUID_ENC}"
+ENV{ID_FS_LABEL_ENC}=="?*", SYMLINK+="disk/by-label/$env{ID_FS_LABEL_ENC}"
+LABEL="sealboot_end"
+`
+)
 
 // announce writes what udev would have stored had it been running (systemd's udev database,
-// /run/udev/data/bMAJOR:MINOR). Without it, udev's rules for device-mapper take the device
+// /run/udev/data/bMAJOR:MINOR), and a rule. Without the record, udev's rules for device-mapper take the device
 // for one under construction, and systemd never calls it ready.
 func announce(device uint64) error {
+	if err := os.MkdirAll(udevRules, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(udevRules+"/59-sealboot.rules", []byte(udevRule), 0o644); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(udevRecords, 0o755); err != nil {
 		return err
 	}

@@ -21,10 +21,10 @@ type initramfsKind struct {
 
 var initramfsKinds = []initramfsKind{
 	// Debian, Ubuntu: initramfs-tools(7); its init reads conf/conf.d, and panic= there as on the command line
-	// makes it reboot, which ends the machine.
-	{"/conf/initramfs.conf", "/conf/conf.d/sealboot", "panic=1\n"},
+	// makes it reboot, which ends the machine. Nor does it look, or wait, for an image of memory to resume from.
+	{"/conf/initramfs.conf", "/conf/conf.d/sealboot", "panic=1\nnoresume=y\n"},
 	// Fedora, SUSE: dracut.cmdline(7), which /etc/cmdline.d adds to.
-	{"/lib/dracut-lib.sh", "/etc/cmdline.d/99-sealboot.conf", "rd.shell=0 rd.emergency=poweroff\n"},
+	{"/lib/dracut-lib.sh", "/etc/cmdline.d/99-sealboot.conf", "rd.shell=0 rd.emergency=poweroff noresume\n"},
 }
 
 // distributionInit gives the program of the distribution's initramfs that was unpacked at root, with its
@@ -54,7 +54,7 @@ func distributionInit(root string) (string, error) {
 	return known, keepRun(root)
 }
 
-// keepRun has initramfs-tools write again what we have in /run, records for udev and a receipt: its init puts a new /run
+// keepRun has initramfs-tools write again what we have in /run, a record and a rule for udev, and a receipt: its init puts a new /run
 // over ours before udev starts. /scripts/init-top/ORDER is the shell text that starts udev; like all of an initramfs it is
 // read by root alone, and removed with it. dracut keeps a /run that it finds.
 func keepRun(root string) error {
@@ -65,18 +65,20 @@ func keepRun(root string) error {
 	} else if err != nil {
 		return err
 	}
-	records, err := os.ReadDir(filepath.Join(root, udevRecords))
-	if err != nil {
-		return err
-	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "mkdir -p %s\n", udevRecords)
-	for _, r := range records {
-		content, err := os.ReadFile(filepath.Join(root, udevRecords, r.Name()))
+	for _, folder := range []string{udevRecords, udevRules} {
+		files, err := os.ReadDir(filepath.Join(root, folder))
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&text, "cat >%s/%s <<'END'\n%sEND\n", udevRecords, r.Name(), content)
+		fmt.Fprintf(&text, "mkdir -p %s\n", folder)
+		for _, f := range files {
+			content, err := os.ReadFile(filepath.Join(root, folder, f.Name()))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&text, "cat >%s/%s <<'END'\n%sEND\n", folder, f.Name(), content)
+		}
 	}
 	note, err := os.ReadFile(filepath.Join(root, receipt.Path))
 	if err == nil {
