@@ -319,7 +319,7 @@ func TestNamed(t *testing.T) {
 		"UUID=ab-12": true, `UUID="AB-12"`: true, "UUID=": false, "LABEL=a b": true, "LABEL=A b": false, "PARTUUID=DECA-0C": true, "PARTLABEL=n": true,
 		"/dev/sda12": true, "/dev/nvme0n1p12": true, "/dev/xvda12": true, "/dev/sda1": false, "/dev/mapper/x12": false, "/dev/disk/by-label/a b": true, "/dev/sda99999999999999999999": false, "tmpfs": false,
 	} {
-		if got := v.named(spec); got != want {
+		if got := v.Named(spec); got != want {
 			t.Errorf("%s: %v", spec, got)
 		}
 	}

@@ -56,8 +56,8 @@ func unescape(s string) string {
 // devicePart matches names that Linux gives a disk's partitions.
 var devicePart = regexp.MustCompile(`^/dev/(?:(?:sd|vd|hd|xvd)[a-z]+|(?:nvme\d+n|mmcblk|loop)\d+p)(\d+)$`)
 
-// named says whether fstab's name for a device is this volume's.
-func (v Volume) named(spec string) bool {
+// Named says whether a name for a device, as /etc/fstab and /etc/crypttab have them, is this volume's.
+func (v Volume) Named(spec string) bool {
 	if kind, ok := strings.CutPrefix(spec, "/dev/disk/by-"); ok { // udev's links
 		if tag, value, ok := strings.Cut(kind, "/"); ok {
 			spec = strings.ToUpper(tag) + "=" + value

@@ -25,7 +25,8 @@ var rootLabels = []string{"root", "rootfs", "cloudimg-rootfs", "/"}
 // System is where an installed system lies on a disk.
 type System struct {
 	Root   Volume
-	Mounts []Mount // what is to be folded in: /boot before /boot/efi
+	Mounts []Mount  // what is to be folded in: /boot before /boot/efi
+	Others []Volume // all else on the disk
 }
 
 // Mount is a volume and the folder of the root where it belongs.
@@ -72,6 +73,9 @@ func (d *Disk) System(number int) (*System, error) {
 			s.Mounts = append(s.Mounts, *mount)
 		}
 	}
+	s.Others = d.only(func(v Volume) bool {
+		return v.Number != root.Number && !slices.ContainsFunc(s.Mounts, func(m Mount) bool { return m.Number == v.Number })
+	})
 	return s, nil
 }
 
@@ -193,7 +197,7 @@ func (d *Disk) mounted(root Volume, fstab *mountTable, path string) (*Mount, err
 	if !ok {
 		return nil, nil
 	}
-	found := d.only(func(v Volume) bool { return v.named(spec) })
+	found := d.only(func(v Volume) bool { return v.Named(spec) })
 	switch {
 	case len(found) == 1 && found[0].Number != root.Number:
 		return &Mount{found[0], path, true}, nil
