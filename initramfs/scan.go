@@ -53,7 +53,7 @@ func Scan(ctx context.Context, src source.Source) ([]Kernel, error) {
 	found := map[string]Kernel{}
 	for _, prefix := range slices.Backward(imagePrefixes) {
 		for name := range boot {
-			if version, ok := strings.CutPrefix(name, prefix); ok && isVersion(version) {
+			if version, ok := strings.CutPrefix(name, prefix); ok && IsVersion(version) {
 				found[version] = Kernel{Version: version, Image: "/boot/" + name, Initrd: initrd(boot, version), Modules: folders[version]}
 			}
 		}
@@ -66,9 +66,9 @@ func Scan(ctx context.Context, src source.Source) ([]Kernel, error) {
 	return kernels, nil
 }
 
-// isVersion tells a kernel's version from other endings, like those of backups and of
+// IsVersion tells a kernel's version from other endings, like those of backups and of
 // Fedora's rescue kernel, whose modules do not go by that name.
-func isVersion(s string) bool {
+func IsVersion(s string) bool {
 	return s != "" && s[0] >= '0' && s[0] <= '9' && !strings.HasPrefix(s, "0-rescue-") &&
 		!strings.HasSuffix(s, ".old") && !strings.HasSuffix(s, ".bak") && !strings.ContainsFunc(s, func(r rune) bool {
 		return !strings.ContainsRune("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-_+~", r)

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/grub"
+	"github.com/sealboot/sealboot/guest"
 	"github.com/sealboot/sealboot/image"
 	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/initramfs"
@@ -39,7 +40,7 @@ type buildFlags struct {
 	source, output           string
 	size                     cli.ByteSize
 	keyFile, firmware, agent string
-	tools                    string
+	guest, tools             string
 	appended, label          string
 	vcpus, vcpuType          string
 	profiles                 string
@@ -82,6 +83,7 @@ built for AMD SEV are: those under --tools, laid out as the root of a file syste
 	flags.StringVar(&f.keyFile, "key-file", "", "use this passphrase, - for standard input (default: 256 random bits)")
 	flags.StringVar(&f.firmware, "firmware", "", "OVMF image for AMD SEV to put GRUB into (default: the distribution's)")
 	flags.StringVar(&f.agent, "agent", "", "sealboot-agent program for the guest (default: the one beside sealboot)")
+	flags.StringVar(&f.guest, "guest", "", "sealboot-guest program for the guest (default: the one beside sealboot)")
 	flags.StringVar(&f.tools, "tools", "", "folder with GRUB and OVMF, laid out as the root of a file system")
 	flags.StringVar(&f.appended, "append", "console=ttyS0", "words to add to the kernel's command line")
 	flags.StringVar(&f.label, "label", "", "label of the root file system")
@@ -148,7 +150,7 @@ type buildRun struct {
 	firmware   []byte
 	vcpus      []int
 	profiles   []measure.Profile
-	agent      []byte
+	guest      guest.Spec
 	made       []string // files and the folder, to be removed after a failure
 	seconds    map[string]float64
 }
@@ -195,7 +197,10 @@ func (a *app) newBuild(f buildFlags) (*buildRun, error) {
 	if err := launch.Validate(); err != nil {
 		return nil, cli.Usagef("--vcpus and --vcpu-type: %w", err)
 	}
-	if b.agent, err = readAgent(f.agent); err != nil {
+	if b.guest.Agent, err = readProgram("sealboot-agent", "agent", f.agent); err != nil {
+		return nil, err
+	}
+	if b.guest.Program, err = readProgram("sealboot-guest", "guest", f.guest); err != nil {
 		return nil, err
 	}
 	if f.keyFile != "" {
@@ -206,7 +211,10 @@ func (a *app) newBuild(f buildFlags) (*buildRun, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.source, b.done, err = image.OpenTree(b.spec()); err != nil {
+	if b.guest.System, err = image.FindSystem(b.spec()); err == nil {
+		b.source, b.done, err = image.OpenTree(b.spec())
+	}
+	if err != nil {
 		clear(b.passphrase)
 		return nil, err
 	}
@@ -234,10 +242,9 @@ func (b *buildRun) run(ctx context.Context) (*built, error) {
 		}
 		b.made = append(b.made, b.flags.output)
 	}
-	var kernels []initramfs.Kernel
-	var files []image.File
+	var inside *guest.Result
 	err := b.stage("initramfs", func() (err error) {
-		kernels, files, err = b.initramfs(ctx)
+		inside, err = b.prepare(ctx)
 		return err
 	})
 	if err != nil {
@@ -249,7 +256,7 @@ func (b *buildRun) run(ctx context.Context) (*built, error) {
 	}
 	var disk *image.Result
 	if err := b.stage("disk", func() (err error) {
-		disk, err = b.disk(ctx, files)
+		disk, err = b.disk(ctx, inside.Files)
 		return err
 	}); err != nil {
 		return nil, err
@@ -264,7 +271,7 @@ func (b *buildRun) run(ctx context.Context) (*built, error) {
 	}
 	var record *measure.Record
 	if err := b.stage("measure", func() (err error) {
-		record, err = b.record(firmware, disk, info, kernels)
+		record, err = b.record(firmware, disk, info, inside.Kernels)
 		return err
 	}); err != nil {
 		return nil, err
@@ -276,27 +283,22 @@ func (b *buildRun) run(ctx context.Context) (*built, error) {
 	if err := errors.Join(b.write(firmwareFile, firmware, 0o644), b.write(recordFile, encoded, 0o644)); err != nil {
 		return nil, err
 	}
-	return b.result(disk, record, kernels), nil
+	return b.result(disk, record, inside.Kernels), nil
 }
 
-// initramfs makes what each kernel of the source needs to be started with.
-func (b *buildRun) initramfs(ctx context.Context) ([]initramfs.Kernel, []image.File, error) {
-	kernels, err := initramfs.Scan(ctx, b.source)
+// prepare makes what the guest needs, beside its own files.
+func (b *buildRun) prepare(ctx context.Context) (*guest.Result, error) {
+	made, err := guest.Prepare(ctx, b.source, b.guest)
 	if err != nil {
-		return nil, nil, fmt.Errorf("look for kernels in %s: %w", b.flags.source, err)
+		return nil, fmt.Errorf("prepare %s: %w", b.flags.source, err)
 	}
-	if len(kernels) == 0 {
-		return nil, nil, fmt.Errorf("%s holds no kernel under /boot (vmlinuz-VERSION), so its disk could not boot: install one in it, such as Debian's linux-image-amd64", b.flags.source)
+	if len(made.Kernels) == 0 {
+		return nil, fmt.Errorf("%s holds no kernel under /boot (vmlinuz-VERSION), so its disk could not boot: install one in it, such as Debian's linux-image-amd64", b.flags.source)
 	}
-	var files []image.File
-	for _, kernel := range kernels {
-		content, err := initramfs.Build(ctx, b.source, kernel, b.agent)
-		if err != nil {
-			return nil, nil, fmt.Errorf("make initramfs for kernel %s: %w", kernel.Version, err)
-		}
-		files = append(files, image.File{Path: initramfs.Path(kernel.Version), Mode: 0o600, Content: content})
+	for _, note := range made.Notes {
+		fmt.Fprintf(b.app.stderr, "sealboot: %s\n", note)
 	}
-	return kernels, files, nil
+	return made, nil
 }
 
 func (b *buildRun) disk(ctx context.Context, files []image.File) (*image.Result, error) {

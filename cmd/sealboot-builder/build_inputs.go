@@ -51,20 +51,20 @@ func readFirmware(path string, roots []string) ([]byte, error) {
 	return firmware, nil
 }
 
-const maxAgent = 64 << 20 // bytes; the agent has some 4 MiB
+const maxProgram = 64 << 20 // bytes; the agent has some 3 MiB
 
-// readAgent reads the guest's program; by default it stands beside this one.
-func readAgent(path string) ([]byte, error) {
+// readProgram reads one of the guest's programs; by default it stands beside this one.
+func readProgram(name, flag, path string) ([]byte, error) {
 	if path == "" {
 		self, err := os.Executable()
 		if err != nil {
-			return nil, fmt.Errorf("find sealboot-agent: %w: give --agent FILE", err)
+			return nil, fmt.Errorf("find %s: %w: give --%s FILE", name, err, flag)
 		}
-		path = filepath.Join(filepath.Dir(self), "sealboot-agent")
+		path = filepath.Join(filepath.Dir(self), name)
 	}
-	content, err := cli.ReadBounded(path, maxAgent)
+	content, err := cli.ReadBounded(path, maxProgram)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w: install sealboot-agent beside sealboot, or give --agent FILE", err)
+		return nil, fmt.Errorf("%w: install %s beside sealboot, or give --%s FILE", err, name, flag)
 	}
 	return content, err
 }

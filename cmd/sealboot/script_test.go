@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 // programs beside it. Beside testscript's own commands there is `status CODE COMMAND …`, which checks the exit code.
 func TestScripts(t *testing.T) {
 	programs := t.TempDir()
-	build := exec.Command("go", "build", "-o", programs, "./"+builder, "./"+client)
+	build := exec.Command("go", "build", "-o", programs, "./"+builder, "./"+client, "./sealboot-guest")
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build programs: %v\n%s", err, out)
