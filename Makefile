@@ -7,7 +7,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 GO ?= go
 FUZZTIME ?= 20s
 
-.PHONY: help deps deps-demo build packer demo test test-packer bench fuzz lint clean
+.PHONY: help deps deps-demo build packer demo test test-full test-packer bench fuzz lint clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ test-packer: deps ## the plugin's tests, and Packer itself with it; builds Packe
 	$(GO) -C packer vet ./...
 	$(GO) -C packer test ./...
 	packer=$$(deps/packer.sh) && SEALBOOT_PACKER=$$packer $(GO) test -timeout 14m -run TestPacker ./e2e
+
+test-full: deps build ## also whole Debian systems: made, encrypted, booted, upgraded (half an hour)
+	SEALBOOT_FULL=1 $(GO) test -v -timeout 90m -run 'Debian' ./e2e
 
 bench: deps build ## speed, beside the tools a user would otherwise take
 	e2e/bench.sh

@@ -60,6 +60,8 @@ tested='
 /usr/bin/setfattr attr
 /usr/bin/xz xz-utils
 /usr/bin/cpio cpio
+/usr/bin/mmdebstrap mmdebstrap
+/usr/bin/fakeroot fakeroot
 /usr/bin/zstd zstd
 /usr/bin/openssl openssl
 /usr/share/doc/postgresql postgresql
