@@ -49,7 +49,7 @@ func run(ctx context.Context, project, deps string, verbose bool, out io.Writer)
 		return err
 	}
 	defer os.RemoveAll(dir)
-	d := &demo{Lab: &lab.Lab{Bin: filepath.Join(project, "bin"), Deps: deps, Dir: dir, Log: io.Discard}, out: out, verbose: verbose}
+	d := &demo{cache: filepath.Dir(deps), Lab: &lab.Lab{Bin: filepath.Join(project, "bin"), Deps: deps, Dir: dir, Log: io.Discard}, out: out, verbose: verbose}
 	if verbose {
 		d.Log = out
 	}
@@ -60,6 +60,7 @@ type demo struct {
 	*lab.Lab
 	out     io.Writer
 	verbose bool
+	cache   string // folder for what the next demo need not make again
 	table   [][2]string
 	secret  []byte
 	image   lab.Image
@@ -99,19 +100,17 @@ func (d *demo) show(ctx context.Context) (err error) {
 	return w.Flush()
 }
 
-// build makes a small root file system with the distribution's kernel, and an image from it.
+// build makes a root file system, and an image from it.
 func (d *demo) build(ctx context.Context) error {
 	d.secret = make([]byte, 32)
 	rand.Read(d.secret)
-	begun := time.Now()
 	rootfs := d.Path("rootfs.tar")
-	if err := lab.MakeRootFS(ctx, d.Deps, rootfs, d.secret); err != nil {
+	if err := d.root(ctx, rootfs); err != nil {
 		return err
 	}
-	d.timed("root file system from the distribution's packages", time.Since(begun))
-	d.say("Building: sealboot build --source rootfs.tar --size 1G --output image")
-	begun = time.Now()
-	image, seconds, err := d.Build(ctx, "image", rootfs, "1G")
+	d.say("Building: sealboot build --source rootfs.tar --size 3G --output image")
+	begun := time.Now()
+	image, seconds, err := d.Build(ctx, "image", rootfs, "3G")
 	if err != nil {
 		return err
 	}
@@ -124,6 +123,44 @@ func (d *demo) build(ctx context.Context) error {
 		d.timed("· "+stage.what, time.Duration(seconds[stage.name]*float64(time.Second)))
 	}
 	return nil
+}
+
+// root makes a Debian with systemd, as mmdebstrap makes it, or where that does not work a small system of busybox.
+func (d *demo) root(ctx context.Context, rootfs string) error {
+	begun := time.Now()
+	suite, err := debianSuite()
+	if err == nil {
+		d.say("Making a Debian (%s) with systemd and the distribution's kernel, by mmdebstrap; it is kept in %s", suite, d.cache)
+		debian := lab.Debian{Suite: suite, Packages: []string{"initramfs-tools"}}
+		if err = debian.Cached(ctx, d.cache, rootfs, d.secret); err == nil {
+			d.timed("Debian with systemd, or a copy of the last one", time.Since(begun))
+			return nil
+		}
+	}
+	d.say("No Debian, but a small system of busybox: %v", err)
+	begun = time.Now()
+	if err := lab.MakeRootFS(ctx, d.Deps, rootfs, d.secret); err != nil {
+		return err
+	}
+	d.timed("root file system from the distribution's packages", time.Since(begun))
+	return nil
+}
+
+// debianSuite gives the name of this machine's Debian, whose keys and sources are here.
+func debianSuite() (string, error) {
+	text, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return "", err
+	}
+	values := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		values[name] = strings.Trim(value, `"`)
+	}
+	if values["ID"] != "debian" || values["VERSION_CODENAME"] == "" {
+		return "", fmt.Errorf("this is %s, not Debian", values["PRETTY_NAME"])
+	}
+	return values["VERSION_CODENAME"], nil
 }
 
 // good launches the image as an honest host does.
@@ -141,7 +178,7 @@ func (d *demo) good(ctx context.Context) error {
 		return fmt.Errorf("the guest did not prove that it runs from the encrypted root (exit code %d, stopped: %q)\n%s%s", o.Code, o.Stopped(), o.Console, o.Stderr)
 	}
 	d.say("  The guest runs from the encrypted root.\n")
-	d.timed("launch: power-on to root file system", o.ToRoot)
+	d.timed("launch: power-on to a booted system", o.ToRoot)
 	for _, stage := range []struct{ name, what string }{
 		{"platform", "certificates and version of the secure processor"}, {"session", "session from the key server"},
 		{"start", "QEMU started, firmware measured"}, {"measure", "measurement taken"},
