@@ -46,6 +46,8 @@ installed='
 /usr/bin/make make
 /usr/bin/git git
 /usr/bin/qemu-system-x86_64 qemu-system-x86
+/usr/bin/mmdebstrap mmdebstrap
+/usr/bin/newuidmap uidmap
 '
 tested='
 /usr/bin/qemu-img qemu-utils
@@ -60,7 +62,6 @@ tested='
 /usr/bin/setfattr attr
 /usr/bin/xz xz-utils
 /usr/bin/cpio cpio
-/usr/bin/mmdebstrap mmdebstrap
 /usr/bin/fakeroot fakeroot
 /usr/bin/zstd zstd
 /usr/bin/openssl openssl
