@@ -49,6 +49,10 @@ func Build(ctx context.Context, spec Spec, passphrase []byte, out *os.File, rand
 		return nil, err
 	}
 	defer content.close()
+	// Linux mounts no file system whose blocks are smaller than its device's sectors.
+	if fs, ok := content.(*fileSystem); ok && fs.fs.Facts().BlockSize < spec.LUKS.SectorSize {
+		spec.LUKS.SectorSize = 512
+	}
 	if spec.Size, err = content.diskSize(ctx, spec); err != nil {
 		return nil, err
 	}

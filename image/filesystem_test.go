@@ -58,6 +58,14 @@ func TestBuildFromFileSystem(t *testing.T) {
 			if made.PayloadSize < 48<<20 || made.PayloadSize > 50<<20 || made.Written > 24<<20 {
 				t.Errorf("made %+v", made)
 			}
+			d, err := Open(t.Context(), bytes.NewReader(data), int64(len(data)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			// A file system as small as this has blocks of 1 KiB where nothing is said.
+			if got, want := d.Header.Segment().SectorSize, map[bool]int{true: 4096, false: 512}[name == "4 KiB blocks"]; got != want {
+				t.Errorf("sectors of %d bytes, want %d", got, want)
+			}
 			dir := filepath.Dir(image)
 			raw, partition := filepath.Join(dir, "raw"), filepath.Join(dir, "partition")
 			testtool.Output(t, testtool.Program(t, "qemu-img"), "convert", "-O", "raw", image, raw)

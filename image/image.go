@@ -46,10 +46,12 @@ type File = source.File
 
 // Spec says what disk to make.
 type Spec struct {
-	Source string    // path of a folder, a tar archive, a container image, a disk image or an ext4 image
-	Size   int64     // of the disk, in bytes; 0 for a disk or ext4 image: just enough
-	LUKS   luks.Spec // zero values are luks's defaults, but KDF's is luks.MinimalPBKDF2, which GRUB 2.12 opens
-	Files  []File    // added to the root
+	Source string // path of a folder, a tar archive, a container image, a disk image or an ext4 image
+	Size   int64  // of the disk, in bytes; 0 for a disk or ext4 image: just enough
+	// LUKS's zero values are package luks's defaults, but KDF's is luks.MinimalPBKDF2, which GRUB 2.12 opens. Sectors are
+	// of 512 bytes where a file system that is taken as it is has blocks below SectorSize.
+	LUKS  luks.Spec
+	Files []File // added to the root
 	// Kernels are paths of Debian packages, folders and archives whose kernels are added to the root.
 	Kernels []string
 	// RootPartition is the number of a disk image's partition with the root; 0: find it.
