@@ -57,7 +57,8 @@ func (a *app) buildCommand() *cobra.Command {
 		Long: `build takes a root file system, as a folder, a tar archive, a container image or a disk image, with a
 kernel under /boot as distributions name it (vmlinuz-VERSION) and its modules under /lib/modules, both of which
 may come from --kernel. A disk's root stays as it is, ext4 block for block; what it mounts at /boot and
-/boot/efi is put into it. build makes in DIR:
+/boot/efi is put into it. What the guest needs is added: an initramfs for each kernel, programs and hooks that make one for
+each new kernel, entries of /etc/fstab. build makes in DIR:
 
   disk.qcow2    the encrypted disk, for the host
   firmware.fd   OVMF with GRUB inside, for the host
