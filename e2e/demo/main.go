@@ -20,7 +20,7 @@ import (
 	"github.com/sealboot/sealboot/e2e/lab"
 )
 
-const bootLimit = 5 * time.Minute // for one launch, on however slow a machine
+const bootLimit = 10 * time.Minute // for one launch, on however slow a machine
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
