@@ -20,13 +20,16 @@ import (
 	"fmt"
 )
 
-// ClusterSize is the unit in which a Writer allocates: QEMU's default.
-const ClusterSize = 1 << clusterBits
+// Units in which a Writer allocates.
+const (
+	ClusterSize     = 64 << 10 // if nothing else is said: QEMU's default
+	SmallestCluster = 4 << 10  // a block of a file system; QEMU itself goes down to 512 bytes
+	LargestCluster  = 2 << 20  // QEMU's largest
+)
 
 const (
-	clusterBits = 16
-	magic       = 0x514649fb // "QFI\xfb"
-	headerSize  = 104        // the specification's smallest header of version 3
+	magic      = 0x514649fb // "QFI\xfb"
+	headerSize = 104        // the specification's smallest header of version 3
 
 	// Bits of L1 and L2 entries.
 	flagCopied     = 1 << 63 // the reference count is exactly one
@@ -35,8 +38,10 @@ const (
 	offsetMask     = 0x00fffffffffffe00 // bits 9 to 55
 	refcountMask   = 0xfffffffffffffe00 // of the reference count table: bits 9 to 63
 
-	// MaxSize is the largest disk of a Writer, which an L1 table of 8 MiB describes.
-	MaxSize = 1 << 49
+	// MaxSize is the largest disk of a Writer. Its file has fewer than 1<<32 clusters, tables included: see Options.Validate.
+	MaxSize = 1 << 47
+	// writerL1 bounds the L1 table of a Writer in bytes: with clusters of 4 KiB it describes 2 TiB.
+	writerL1 = 8 << 20
 	// maxL1 bounds the L1 table in bytes, as QEMU does (block/qcow2.h, QCOW_MAX_L1_SIZE).
 	maxL1 = 32 << 20
 	// maxRefcountTable bounds the reference count table in bytes (QCOW_MAX_REFTABLE_SIZE).

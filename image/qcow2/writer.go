@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"sync"
 )
 
@@ -15,34 +16,66 @@ type File interface {
 	Truncate(size int64) error
 }
 
-const (
-	l2Entries    = ClusterSize / 8
-	l2Span       = ClusterSize * l2Entries // bytes of the disk that an L2 table describes
-	refcountSpan = ClusterSize / 2         // clusters of the file that a reference count block describes
-)
+// Options says how a Writer lays its image out.
+type Options struct {
+	// ClusterSize is the unit of allocation: a power of two from SmallestCluster to LargestCluster. 0: ClusterSize.
+	ClusterSize int64
+	// MapAll gives each cluster of the disk its place at once, in the disk's order, whether it is written to or not:
+	// what qemu-img calls preallocation of metadata.
+	MapAll bool
+}
+
+// Validate says what is wrong with the options for a disk of size bytes.
+func (o Options) Validate(size int64) error {
+	cluster := o.cluster()
+	if cluster < SmallestCluster || cluster > LargestCluster || cluster&(cluster-1) != 0 {
+		return fmt.Errorf("write QCOW2: clusters of %d bytes: want a power of two from %d to %d", cluster, SmallestCluster, LargestCluster)
+	}
+	most := min(MaxSize, writerL1/8*(cluster/8*cluster))
+	if size <= 0 || size > most || size%512 != 0 {
+		return fmt.Errorf("write QCOW2: a disk of %d bytes with clusters of %d: want a multiple of 512 up to %d", size, cluster, most)
+	}
+	return nil
+}
+
+func (o Options) cluster() int64 {
+	if o.ClusterSize == 0 {
+		return ClusterSize
+	}
+	return o.ClusterSize
+}
 
 // Writer makes an image. Its methods may be called by several goroutines; writes to the same
 // place at the same time leave either's bytes there.
 type Writer struct {
-	out  File
-	size int64
+	out     File
+	size    int64
+	cluster int64 // bytes
+	span    int64 // bytes of the disk that an L2 table describes
 
 	mu     sync.Mutex
 	next   int64      // where in the file the next cluster goes
-	tables [][]uint64 // per L1 entry: nil, or the file offset of each cluster, 0 where there is none
+	tables [][]uint32 // per L1 entry: nil, or the number of each cluster in the file, 0 where there is none
 	used   int64      // clusters allocated
 	closed bool
 }
 
 // NewWriter begins the image of a disk of size bytes in out, which must be empty.
-func NewWriter(out File, size int64) (*Writer, error) {
-	if size <= 0 || size > MaxSize || size%512 != 0 {
-		return nil, fmt.Errorf("write QCOW2: a disk of %d bytes: want a multiple of 512 up to %d", size, int64(MaxSize))
+func NewWriter(out File, size int64) (*Writer, error) { return NewWriterWith(out, size, Options{}) }
+
+// NewWriterWith begins an image that is laid out as the options say.
+func NewWriterWith(out File, size int64, o Options) (*Writer, error) {
+	if err := o.Validate(size); err != nil {
+		return nil, err
 	}
-	return &Writer{
-		out: out, size: size, next: ClusterSize, // the header's cluster comes first
-		tables: make([][]uint64, (size+l2Span-1)/l2Span),
-	}, nil
+	w := &Writer{out: out, size: size, cluster: o.cluster()}
+	w.span = w.cluster / 8 * w.cluster
+	w.next = w.cluster // the header's cluster comes first
+	w.tables = make([][]uint32, (size+w.span-1)/w.span)
+	if o.MapAll {
+		return w, w.Reserve(0, size)
+	}
+	return w, nil
 }
 
 // Size gives the size of the disk.
@@ -52,7 +85,14 @@ func (w *Writer) Size() int64 { return w.size }
 func (w *Writer) Allocated() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.used * ClusterSize
+	return w.used * w.cluster
+}
+
+// FileSize gives the bytes of the file up to now, without the tables, which Close writes behind the rest.
+func (w *Writer) FileSize() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.next
 }
 
 // Reserve gives the clusters that hold n bytes at off their places in the file, in ascending order.
@@ -125,36 +165,36 @@ func (w *Writer) run(off, n int64, allocate bool) (host, length int64, err error
 		return 0, 0, ErrClosed
 	}
 	host = w.place(off, allocate)
-	length = min(n, ClusterSize-off%ClusterSize)
+	length = min(n, w.cluster-off%w.cluster)
 	if host == 0 {
 		return 0, length, nil
 	}
 	for length < n && w.place(off+length, allocate) == host+length {
-		length += min(n-length, ClusterSize)
+		length += min(n-length, w.cluster)
 	}
 	return host, length, nil
 }
 
 // place gives off's place in the file, made if asked for.
 func (w *Writer) place(off int64, allocate bool) int64 {
-	table := w.tables[off/l2Span]
+	table := w.tables[off/w.span]
 	if table == nil {
 		if !allocate {
 			return 0
 		}
-		table = make([]uint64, l2Entries)
-		w.tables[off/l2Span] = table
+		table = make([]uint32, w.cluster/8)
+		w.tables[off/w.span] = table
 	}
-	i := off % l2Span / ClusterSize
+	i := off % w.span / w.cluster
 	if table[i] == 0 {
 		if !allocate {
 			return 0
 		}
-		table[i] = uint64(w.next)
-		w.next += ClusterSize
+		table[i] = uint32(w.next / w.cluster) // fits: see MaxSize
+		w.next += w.cluster
 		w.used++
 	}
-	return int64(table[i]) + off%ClusterSize
+	return int64(table[i])*w.cluster + off%w.cluster
 }
 
 // Close writes the tables and, last of all, the header: a file that was not finished is no
@@ -173,8 +213,8 @@ func (w *Writer) Close() error {
 }
 
 func (w *Writer) finish() error {
-	l1 := make([]byte, roundUp(int64(len(w.tables))*8, ClusterSize))
-	block := make([]byte, ClusterSize)
+	l1 := make([]byte, roundUp(int64(len(w.tables))*8, w.cluster))
+	block := make([]byte, w.cluster)
 	for i, table := range w.tables {
 		if table == nil {
 			continue
@@ -182,7 +222,7 @@ func (w *Writer) finish() error {
 		clear(block)
 		for j, host := range table {
 			if host != 0 {
-				binary.BigEndian.PutUint64(block[j*8:], host|flagCopied)
+				binary.BigEndian.PutUint64(block[j*8:], uint64(host)*uint64(w.cluster)|flagCopied)
 			}
 		}
 		binary.BigEndian.PutUint64(l1[i*8:], uint64(w.next)|flagCopied)
@@ -190,7 +230,7 @@ func (w *Writer) finish() error {
 			return err
 		}
 	}
-	h := header{clusterBits: clusterBits, size: uint64(w.size), l1Entries: uint32(len(w.tables)), l1Offset: uint64(w.next), length: headerSize}
+	h := header{clusterBits: uint32(bits.TrailingZeros64(uint64(w.cluster))), size: uint64(w.size), l1Entries: uint32(len(w.tables)), l1Offset: uint64(w.next), length: headerSize}
 	if err := w.append(l1); err != nil {
 		return err
 	}
@@ -207,28 +247,28 @@ func (w *Writer) finish() error {
 // refcounts writes the reference count table and its blocks: every cluster of the file,
 // their own included, is used exactly once.
 func (w *Writer) refcounts(h *header) error {
-	before := w.next / ClusterSize
+	before, span := w.next/w.cluster, w.cluster/2 // a block describes so many clusters
 	blocks, tables := int64(0), int64(0)
 	for { // both count themselves
-		needBlocks := (before + blocks + tables + refcountSpan - 1) / refcountSpan
-		needTables := (needBlocks*8 + ClusterSize - 1) / ClusterSize
+		needBlocks := (before + blocks + tables + span - 1) / span
+		needTables := (needBlocks*8 + w.cluster - 1) / w.cluster
 		if needBlocks == blocks && needTables == tables {
 			break
 		}
 		blocks, tables = needBlocks, needTables
 	}
 	h.refcountOffset, h.refcountClusters = uint64(w.next), uint32(tables)
-	table := make([]byte, tables*ClusterSize)
+	table := make([]byte, tables*w.cluster)
 	for i := range blocks {
-		binary.BigEndian.PutUint64(table[i*8:], uint64(w.next+(tables+i)*ClusterSize))
+		binary.BigEndian.PutUint64(table[i*8:], uint64(w.next+(tables+i)*w.cluster))
 	}
 	if err := w.append(table); err != nil {
 		return err
 	}
-	block := make([]byte, ClusterSize)
-	for left := before + blocks + tables; left > 0; left -= refcountSpan {
+	block := make([]byte, w.cluster)
+	for left := before + blocks + tables; left > 0; left -= span {
 		clear(block)
-		for i := range min(left, refcountSpan) {
+		for i := range min(left, span) {
 			binary.BigEndian.PutUint16(block[i*2:], 1)
 		}
 		if err := w.append(block); err != nil {

@@ -2,6 +2,7 @@ package qcow2
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -32,6 +33,9 @@ func (m *memory) Truncate(size int64) error {
 	return nil
 }
 
+// l2Span is what an L2 table describes where clusters have the usual size.
+const l2Span = ClusterSize / 8 * ClusterSize
+
 // scatter writes random pieces at random places to all of the given disks.
 func scatter(t *testing.T, seed uint64, size int64, disks ...io.WriterAt) {
 	t.Helper()
@@ -52,14 +56,21 @@ func scatter(t *testing.T, seed uint64, size int64, disks ...io.WriterAt) {
 
 func TestQEMUReadsWhatWeWrite(t *testing.T) {
 	qemuImg := testtool.Program(t, "qemu-img")
-	for name, size := range map[string]int64{"small": 512, "odd": 3*ClusterSize + 512, "two tables": l2Span + 5*ClusterSize, "large": 5 << 40} {
+	for name, c := range map[string]struct {
+		size    int64
+		options Options
+	}{
+		"small": {512, Options{}}, "odd": {3*ClusterSize + 512, Options{}}, "two tables": {l2Span + 5*ClusterSize, Options{}}, "large": {5 << 40, Options{}},
+		"4k clusters": {9<<20 + 512, Options{ClusterSize: 4 << 10}}, "2M clusters": {9<<20 + 512, Options{ClusterSize: 2 << 20}},
+		"mapped": {600<<20 + 512, Options{MapAll: true}}, "mapped 4k": {9<<20 + 512, Options{ClusterSize: 4 << 10, MapAll: true}}, "mapped 2M": {64 << 20, Options{ClusterSize: 2 << 20, MapAll: true}},
+	} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
+			dir, size := t.TempDir(), c.size
 			image, raw := create(t, filepath.Join(dir, "disk.qcow2")), create(t, filepath.Join(dir, "disk.raw"))
 			if err := raw.Truncate(size); err != nil {
 				t.Fatal(err)
 			}
-			w, err := NewWriter(image, size)
+			w, err := NewWriterWith(image, size, c.options)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -72,6 +83,27 @@ func TestQEMUReadsWhatWeWrite(t *testing.T) {
 			}
 			testtool.Output(t, qemuImg, "check", "-f", "qcow2", image.Name())
 			testtool.Output(t, qemuImg, "compare", "-f", "qcow2", "-F", "raw", image.Name(), raw.Name())
+			var told struct {
+				ClusterSize int64 `json:"cluster-size"`
+			}
+			if err := json.Unmarshal([]byte(testtool.Output(t, qemuImg, "info", "--output=json", image.Name())), &told); err != nil || told.ClusterSize != c.options.cluster() {
+				t.Errorf("qemu-img tells clusters of %d bytes, want %d (%v)", told.ClusterSize, c.options.cluster(), err)
+			}
+			info, err := image.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := Open(image, info.Size())
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum, err := r.Check(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if whole := roundUp(size, w.cluster); sum.Allocated != w.Allocated() || c.options.MapAll && sum.Allocated != whole {
+				t.Errorf("%d bytes are allocated, the writer tells %d, the disk has %d", sum.Allocated, w.Allocated(), whole)
+			}
 		})
 	}
 }
@@ -187,6 +219,18 @@ func TestWriterRefuses(t *testing.T) {
 	for _, size := range []int64{0, -512, 513, MaxSize + 512} {
 		if _, err := NewWriter(&memory{}, size); err == nil {
 			t.Errorf("NewWriter took a disk of %d bytes", size)
+		}
+	}
+	good := Options{ClusterSize: SmallestCluster}
+	if _, err := NewWriterWith(&memory{}, 2<<40, good); err != nil {
+		t.Fatalf("the largest disk of the smallest clusters: %v", err)
+	}
+	if _, err := NewWriterWith(&memory{}, 2<<40+512, good); err == nil {
+		t.Error("NewWriterWith took a disk that its L1 table cannot describe")
+	}
+	for _, cluster := range []int64{-1, 1, 512, 2048, 65535, 4 << 20} {
+		if _, err := NewWriterWith(&memory{}, 1<<20, Options{ClusterSize: cluster}); err == nil {
+			t.Errorf("NewWriterWith took clusters of %d bytes", cluster)
 		}
 	}
 	image := &memory{}
