@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"github.com/sealboot/sealboot/image/disk"
 	"github.com/sealboot/sealboot/image/ext4"
 	"github.com/sealboot/sealboot/image/gpt"
-	"github.com/sealboot/sealboot/image/qcow2"
 	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/internal/guid"
 	"github.com/sealboot/sealboot/internal/progress"
@@ -31,7 +31,8 @@ type Result struct {
 	Repairs       ext4.Repairs // what had to be done to a disk image's file system before something was put into it
 }
 
-// Build makes a disk in out, which must be an empty file. It neither syncs nor closes it, and
+// Build makes a disk in out, which must be an empty file, or for a raw disk may be a block device, whose size
+// then is the disk's. It neither syncs nor closes it, and
 // after an error its content is of no use. random is [crypto/rand.Reader] but in tests; the same
 // random bytes and input make the same file. report is told of the bytes taken so far; it may be nil.
 func Build(ctx context.Context, spec Spec, passphrase []byte, out *os.File, random io.Reader, report progress.Func) (*Result, error) {
@@ -39,12 +40,21 @@ func Build(ctx context.Context, spec Spec, passphrase []byte, out *os.File, rand
 		return nil, err
 	}
 	spec = spec.withDefaults()
-	if info, err := out.Stat(); err != nil {
+	device, err := spec.Output.checkOut(out)
+	if err != nil {
 		return nil, err
-	} else if !info.Mode().IsRegular() || info.Size() != 0 {
-		return nil, fmt.Errorf("%s is not an empty file", out.Name())
 	}
-	content, err := openContent(ctx, spec, out.Name())
+	scratch := filepath.Dir(out.Name())
+	if device != 0 {
+		if spec.Size != 0 && spec.Size != device {
+			return nil, fmt.Errorf("%s has %d bytes: a disk of %d would leave its second partition table where nobody looks; leave the size out", out.Name(), device, spec.Size)
+		}
+		spec.Size, scratch = device, os.TempDir()
+		if err := spec.Validate(); err != nil {
+			return nil, err
+		}
+	}
+	content, err := openContent(ctx, spec, scratch)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +86,7 @@ type content interface {
 }
 
 func (b *builder) build(ctx context.Context, passphrase []byte, out *os.File, random io.Reader) (*Result, error) {
-	disk, err := qcow2.NewWriter(out, b.spec.Size)
+	disk, err := b.spec.Output.begin(out, b.spec.Size)
 	if err != nil {
 		return nil, err
 	}
@@ -102,8 +112,11 @@ func (b *builder) build(ctx context.Context, passphrase []byte, out *os.File, ra
 	if err := disk.Close(); err != nil {
 		return nil, err
 	}
-	info, err := out.Stat()
+	fileSize, err := out.Seek(0, io.SeekEnd) // of a device too
 	if err != nil {
+		return nil, err
+	}
+	if err := b.spec.Output.finish(ctx, out, fileSize); err != nil {
 		return nil, err
 	}
 	var repairs ext4.Repairs
@@ -113,12 +126,12 @@ func (b *builder) build(ctx context.Context, passphrase []byte, out *os.File, ra
 	return &Result{
 		Repairs:  repairs,
 		DiskUUID: header.UUID(), HeaderPin: header.Pin(), ContentDigest: digest,
-		DiskSize: b.spec.Size, PayloadSize: size, Written: written, FileSize: info.Size(), PartitionID: id,
+		DiskSize: b.spec.Size, PayloadSize: size, Written: written, FileSize: fileSize, PartitionID: id,
 	}, nil
 }
 
 // writeTables writes both partition tables and the LUKS header.
-func (b *builder) writeTables(disk *qcow2.Writer, header *luks.Header, random io.Reader) (guid.GUID, error) {
+func (b *builder) writeTables(disk target, header *luks.Header, random io.Reader) (guid.GUID, error) {
 	var ids [2]guid.GUID
 	for i := range ids {
 		if _, err := io.ReadFull(random, ids[i][:]); err != nil {
@@ -149,12 +162,13 @@ func (b *builder) writeTables(disk *qcow2.Writer, header *luks.Header, random io
 	return ids[1], nil
 }
 
-func (b *builder) writePayload(ctx context.Context, disk *qcow2.Writer, cipher *luks.Cipher, diskUUID string, base, size int64) (Digest, int64, error) {
+func (b *builder) writePayload(ctx context.Context, disk target, cipher *luks.Cipher, diskUUID string, base, size int64) (Digest, int64, error) {
 	workers := b.spec.Workers
 	if workers <= 0 {
 		workers = max(2, runtime.GOMAXPROCS(0))
 	}
 	p := newPayload(ctx, disk, base, size, cipher, workers)
+	p.fill = b.spec.Output.Fill
 	err := b.content.write(ctx, b.spec, diskUUID, p, size, func(total int64) {
 		if b.report != nil {
 			b.report(p.taken, total)
@@ -167,11 +181,11 @@ func (b *builder) writePayload(ctx context.Context, disk *qcow2.Writer, cipher *
 	return digest, written, err
 }
 
-// openContent recognizes the source.
-func openContent(ctx context.Context, spec Spec, out string) (content, error) {
+// openContent recognizes the source. What is changed of a file system is kept in the folder scratch meanwhile.
+func openContent(ctx context.Context, spec Spec, scratch string) (content, error) {
 	src, err := source.OpenWith(spec.Source, spec.Kernels...)
 	if errors.Is(err, source.ErrExt4) || errors.Is(err, source.ErrUnknown) {
-		content, wrong := openFileSystem(ctx, spec, out)
+		content, wrong := openFileSystem(ctx, spec, scratch)
 		if errors.Is(wrong, disk.ErrNoDisk) {
 			return nil, err
 		}

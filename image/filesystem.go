@@ -26,21 +26,21 @@ type fileSystem struct {
 }
 
 // openFileSystem opens a disk image or an ext4 image and looks whether GRUB can read the root's file system.
-// Where something is put into it, out's folder has room for that.
-func openFileSystem(ctx context.Context, spec Spec, out string) (content, error) {
+// Where something is put into it, the folder scratch has room for that.
+func openFileSystem(ctx context.Context, spec Spec, scratch string) (content, error) {
 	d, err := disk.Open(spec.Source)
 	if err != nil {
 		return nil, err
 	}
 	s := &fileSystem{disk: d, name: spec.Source}
-	if err := s.open(ctx, spec, out); err != nil {
+	if err := s.open(ctx, spec, scratch); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *fileSystem) open(ctx context.Context, spec Spec, out string) error {
+func (s *fileSystem) open(ctx context.Context, spec Spec, scratch string) error {
 	if spec.AllRoot {
 		return fmt.Errorf("%w: owners cannot be changed in %s, which is a disk or ext4 image", ErrSource, spec.Source)
 	}
@@ -63,7 +63,7 @@ func (s *fileSystem) open(ctx context.Context, spec Spec, out string) error {
 	doing := "read"
 	if len(system.Mounts) > 0 || len(spec.Kernels) > 0 || len(spec.Files) > 0 {
 		doing = "add to the content of"
-		err = s.edit(ctx, spec, system, out)
+		err = s.edit(ctx, spec, system, scratch)
 	} else {
 		s.fs, err = ext4.Open(s.root, root.Size)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
 
 	"github.com/sealboot/sealboot/image/disk"
 	"github.com/sealboot/sealboot/image/ext4"
@@ -18,10 +17,10 @@ import (
 const maxTable = 1 << 20
 
 // edit opens the root for changes, and makes them: file systems that it mounts are folded in,
-// kernels and files added. What changes is kept beside out, in a file without a name; it is what the source's
+// kernels and files added. What changes is kept in a folder, in a file without a name; it is what the source's
 // own boot partition holds.
-func (s *fileSystem) edit(ctx context.Context, spec Spec, system *disk.System, out string) error {
-	scratch, err := os.CreateTemp(filepath.Dir(out), ".sealboot-*")
+func (s *fileSystem) edit(ctx context.Context, spec Spec, system *disk.System, folder string) error {
+	scratch, err := os.CreateTemp(folder, ".sealboot-*")
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,8 @@ type Spec struct {
 
 	// Time is when the file system was made, for entries without a time of their own too. The
 	// zero Time means the beginning of 1970, so that equal input makes equal content.
-	Time time.Time
+	Time   time.Time
+	Output Output // what the image file is like
 	// Workers encrypt at the same time. 0 is one for each processor, but at least two.
 	Workers int
 }
@@ -121,6 +122,9 @@ func (s Spec) Validate() error {
 	}
 	if s.Size < 0 || s.Size%gpt.SectorSize != 0 {
 		return fmt.Errorf("a disk of %d bytes: want a multiple of %d", s.Size, gpt.SectorSize)
+	}
+	if err := s.Output.Validate(); err != nil {
+		return err
 	}
 	if err := s.LUKS.Validate(); err != nil {
 		return fmt.Errorf("LUKS: %w", err)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/sealboot/sealboot/image/qcow2"
 	"github.com/sealboot/sealboot/luks"
 )
 
@@ -19,10 +18,11 @@ import (
 // that the image does not depend on the workers' pace.
 type payload struct {
 	ctx    context.Context
-	disk   *qcow2.Writer
+	disk   target
 	base   int64 // where on the disk the payload begins
 	size   int64
 	cipher *luks.Cipher
+	fill   bool // all of it is written
 
 	open    map[int64]*list.Element // chunks in memory by number
 	recent  *list.List              // of *chunk, the last touched first
@@ -49,7 +49,7 @@ type chunk struct {
 const chunksKept = 16
 
 // newPayload begins a payload of size bytes at base, and starts its workers. Close must follow.
-func newPayload(ctx context.Context, disk *qcow2.Writer, base, size int64, cipher *luks.Cipher, workers int) *payload {
+func newPayload(ctx context.Context, disk target, base, size int64, cipher *luks.Cipher, workers int) *payload {
 	p := &payload{
 		ctx: ctx, disk: disk, base: base, size: size, cipher: cipher,
 		open: map[int64]*list.Element{}, recent: list.New(), keep: chunksKept,
@@ -161,7 +161,10 @@ func (p *payload) reopen(c *chunk) error {
 	if err != nil {
 		return err
 	}
-	c.written = before.written
+	if c.written = before.written; p.fill && c.written == 0 {
+		c.written = piecesOf(0, len(c.data))
+		return nil
+	}
 	return eachRun(c.written, len(c.data), func(from, to int) error {
 		if _, err := p.disk.ReadAt(c.data[from:to], p.base+c.number*chunkSize+int64(from)); err != nil {
 			return fmt.Errorf("read back: %w", err)
@@ -201,9 +204,29 @@ func (p *payload) finish(c *chunk, err error) {
 	p.buffers <- c.data // never blocks: it has room for all
 }
 
+// fillUp begins each chunk that was not written to.
+func (p *payload) fillUp() error {
+	for number := int64(0); number*chunkSize < p.size; number++ {
+		p.mu.Lock()
+		_, sealed := p.sealed[number]
+		begun := sealed || p.busy[number] != nil
+		p.mu.Unlock()
+		if begun {
+			continue
+		}
+		if _, err := p.chunk(number); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Close seals what is left, unless the work failed before, and ends the workers. It gives the
 // content digest and the bytes that were written.
 func (p *payload) Close(failed error) (Digest, int64, error) {
+	if failed == nil && p.fill {
+		failed = p.fillUp()
+	}
 	for failed == nil && p.recent.Len() > 0 {
 		if failed = p.failed(); failed == nil {
 			failed = p.evict(p.recent.Back())

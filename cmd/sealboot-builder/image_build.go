@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -16,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/image"
-	"github.com/sealboot/sealboot/internal/atomicfile"
 	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/internal/progress"
 	"github.com/sealboot/sealboot/luks"
@@ -45,6 +45,7 @@ type builtDisk struct {
 func (a *app) imageBuildCommand() *cobra.Command {
 	var spec image.Spec
 	var size cli.ByteSize
+	var shape shapeFlags
 	var keyFile, output string
 	var iterations int
 	var asJSON bool
@@ -57,6 +58,9 @@ with owners, modes, times, links, devices and extended attributes; or the root's
 disk image, raw or QCOW2, or an ext4 image, block for block as it is, with what it mounts at /boot put into it. It needs neither root nor loop devices, and writes only
 what is in use. The output appears when it is whole.
 
+A raw disk may go to a block device that nobody uses: it then has the device's size, and the device's other bytes
+become zeros. What is on the device is only written over with --force. Its partition table is written last.
+
 The key file's exact bytes are the passphrase. GRUB opens the disk with it, so its key slot is
 PBKDF2: with 1000 iterations for a passphrase of at least 32 bytes, which should be random
 (head -c 32 /dev/urandom), with 600000 for a shorter one, which costs GRUB some 10 seconds.
@@ -66,7 +70,8 @@ none; 0 if not set) give the same content digest.
 
 With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, written, file_size, partition_id.`,
 		Example: `  sealboot image build --source rootfs.tar --key-file passphrase --size 4G --output disk.qcow2
-  sealboot image build --source root.ext4 --key-file passphrase --output disk.qcow2 --json`,
+  sealboot image build --source root.ext4 --key-file passphrase --output disk.qcow2 --json
+  sealboot image build --source disk.img --key-file passphrase --format raw --output /dev/vg/guest`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			passphrase, err := cli.ReadKeyFile(keyFile, a.stdin)
@@ -79,6 +84,7 @@ With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, wri
 			if spec.Time, err = sourceDate(); err != nil {
 				return err
 			}
+			spec.Output = shape.output()
 			result, err := a.buildImage(cmd.Context(), spec, passphrase, output)
 			if err != nil {
 				return err
@@ -101,7 +107,8 @@ With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, wri
 	flags.StringArrayVar(&spec.Kernels, "kernel", nil, "add the kernel and modules of this Debian package, folder or archive; may be repeated")
 	flags.StringVar(&keyFile, "key-file", "", "file with the passphrase (- for standard input)")
 	flags.Var(&size, "size", "size of the disk, as 4G; may be left out for a disk or ext4 image")
-	flags.StringVar(&output, "output", "", "disk image to write")
+	flags.StringVar(&output, "output", "", "disk image, or with --format raw block device, to write")
+	shape.add(cmd)
 	flags.StringVar(&spec.Label, "label", "", "label of the ext4 file system that is made")
 	flags.BoolVar(&spec.AllRoot, "all-root", false, "give every file to root, as for a folder that an ordinary user unpacked")
 	flags.StringVar(&spec.LUKS.UUID, "uuid", "", "UUID of the LUKS header (random)")
@@ -122,15 +129,17 @@ func (a *app) buildImage(ctx context.Context, spec image.Spec, passphrase []byte
 	// What stays in memory are names and inodes, some 300 bytes each; the rest is reused. Collecting
 	// early costs little then, and keeps the peak near what is needed.
 	debug.SetGCPercent(30)
-	out, err := atomicfile.Create(output, 0o644)
+	out, err := createDisk(output)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
 	line := progress.New(a.stderr)
 	defer line.Clear()
-	result, err := image.Build(ctx, spec, passphrase, out.File, rand.Reader, line.Stage("encrypt"))
-	if err != nil {
+	result, err := image.Build(ctx, spec, passphrase, out.file(), rand.Reader, line.Stage("encrypt"))
+	if errors.Is(err, image.ErrHolds) {
+		return nil, fmt.Errorf("%w: --force writes over it", err)
+	} else if err != nil {
 		return nil, fmt.Errorf("build %s: %w", output, err)
 	}
 	if r := result.Repairs; r.Transactions > 0 || r.Orphans > 0 || len(r.TurnedOff) > 0 {
