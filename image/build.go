@@ -80,9 +80,16 @@ type builder struct {
 type content interface {
 	// diskSize gives the size of the disk, or a *SizeError.
 	diskSize(context.Context, Spec) (int64, error)
-	// write writes the file system to out. report takes the bytes handed over.
-	write(ctx context.Context, spec Spec, diskUUID string, out io.WriterAt, size int64, report func(total int64)) error
+	// write writes the file system to out, which may read from it until it is closed. report takes the bytes handed over.
+	write(ctx context.Context, spec Spec, diskUUID string, out sink, size int64, report func(total int64)) error
+	unchanged() error // an error if the source changed meanwhile
 	close() error
+}
+
+// sink takes a file system, in any order.
+type sink interface {
+	io.WriterAt
+	CopyAt(src io.ReaderAt, off, n int64) error // takes bytes from the same place in src
 }
 
 func (b *builder) build(ctx context.Context, passphrase []byte, out *os.File, random io.Reader) (*Result, error) {
@@ -175,10 +182,13 @@ func (b *builder) writePayload(ctx context.Context, disk target, cipher *luks.Ci
 		}
 	})
 	digest, written, err := p.Close(err)
-	if err == nil && b.report != nil {
+	if err = errors.Join(err, b.content.unchanged()); err != nil {
+		return Digest{}, 0, err
+	}
+	if b.report != nil {
 		b.report(written, written)
 	}
-	return digest, written, err
+	return digest, written, nil
 }
 
 // openContent recognizes the source. What is changed of a file system is kept in the folder scratch meanwhile.
@@ -212,7 +222,8 @@ const smallestTree = 8 * mib // the smallest file system that ext4.NewWriter mak
 // tree is a folder, an archive or a container image, for which a file system is made.
 type tree struct{ src source.Source }
 
-func (t *tree) close() error { return nil }
+func (t *tree) close() error     { return nil }
+func (t *tree) unchanged() error { return nil } // the source looks itself, at each file
 
 func (t *tree) diskSize(ctx context.Context, spec Spec) (int64, error) {
 	if spec.Size == 0 {
@@ -227,7 +238,7 @@ func (t *tree) diskSize(ctx context.Context, spec Spec) (int64, error) {
 	return spec.Size, nil
 }
 
-func (t *tree) write(ctx context.Context, spec Spec, diskUUID string, out io.WriterAt, size int64, report func(int64)) error {
+func (t *tree) write(ctx context.Context, spec Spec, diskUUID string, out sink, size int64, report func(int64)) error {
 	uuid, hashSeed := fileSystemID(diskUUID)
 	w, err := ext4.NewWriter(out, ext4.Options{Size: size, UUID: uuid, HashSeed: hashSeed, Label: spec.Label, Time: spec.Time})
 	if err != nil {
@@ -247,6 +258,7 @@ func (t *tree) write(ctx context.Context, spec Spec, diskUUID string, out io.Wri
 type nowhere struct{}
 
 func (nowhere) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+func (nowhere) CopyAt(_ io.ReaderAt, _, _ int64) error { return nil }
 
 // sizeError turns the file system's needs into the disk's.
 func sizeError(err error, spec Spec) error {

@@ -99,7 +99,7 @@ func (s *fileSystem) diskSize(_ context.Context, spec Spec) (int64, error) {
 	return spec.Size, nil
 }
 
-func (s *fileSystem) write(ctx context.Context, _ Spec, _ string, out io.WriterAt, _ int64, report func(int64)) error {
+func (s *fileSystem) write(ctx context.Context, _ Spec, _ string, out sink, _ int64, report func(int64)) error {
 	if _, err := s.fs.Check(ctx, nil); err != nil {
 		return fmt.Errorf("read %s: %w", s.name, err)
 	}
@@ -107,26 +107,29 @@ func (s *fileSystem) write(ctx context.Context, _ Spec, _ string, out io.WriterA
 	if err := s.fs.Allocated(func(_, n int64) error { total += n; return nil }); err != nil {
 		return err
 	}
-	buf := make([]byte, chunkSize)
-	err := s.fs.Allocated(func(off, n int64) error {
+	return s.fs.Allocated(func(off, n int64) error {
 		for n > 0 {
 			report(total)
-			part := buf[:min(n, chunkSize-off%chunkSize)]
-			if k, err := s.root.ReadAt(part, off); k < len(part) {
-				if errors.Is(err, io.EOF) {
-					err = io.ErrUnexpectedEOF
-				}
-				return fmt.Errorf("read %s at %d: %w", s.name, off, err)
-			}
-			if _, err := out.WriteAt(part, off); err != nil {
+			part := min(n, chunkSize-off%chunkSize)
+			if err := out.CopyAt(s, off, part); err != nil {
 				return err
 			}
-			off, n = off+int64(len(part)), n-int64(len(part))
+			off, n = off+part, n-part
 		}
 		return ctx.Err()
 	})
-	if err != nil {
-		return err
-	}
-	return s.disk.Unchanged()
 }
+
+// ReadAt reads the file system as changed, for several goroutines.
+func (s *fileSystem) ReadAt(b []byte, off int64) (int, error) {
+	n, err := s.root.ReadAt(b, off)
+	if n == len(b) {
+		return n, nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, fmt.Errorf("read %s at %d: %w", s.name, off, err)
+}
+
+func (s *fileSystem) unchanged() error { return s.disk.Unchanged() }

@@ -3,7 +3,9 @@ package image
 import (
 	"container/list"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/sealboot/sealboot/luks"
@@ -27,12 +29,13 @@ type payload struct {
 	open    map[int64]*list.Element // chunks in memory by number
 	recent  *list.List              // of *chunk, the last touched first
 	keep    int                     // how many chunks stay in memory
-	buffers chan []byte             // free ones
+	room    chan struct{}           // one for each buffer that may be taken
 	work    chan *chunk
 	workers sync.WaitGroup
 	taken   int64 // bytes handed to workers
 
 	mu     sync.Mutex // guards what follows
+	free   [][]byte   // buffers
 	sealed map[int64]leaf
 	busy   map[int64]chan struct{} // closed when a worker is done with the chunk
 	err    error
@@ -42,6 +45,38 @@ type chunk struct {
 	number  int64
 	data    []byte // plaintext; chunkSize, less at the payload's end
 	written uint16 // a bit for each piece
+	stale   bool   // data holds what another chunk left there
+	copies  []copied
+}
+
+// copied is a part of a chunk that is still to be read, in ascending order.
+type copied struct {
+	src      io.ReaderAt
+	at       int64 // in src
+	from, to int   // in the chunk
+}
+
+// load reads what is still to be read, and clears what nothing came to.
+func (c *chunk) load() error {
+	end := 0
+	gap := func(to int) {
+		if c.stale {
+			clear(c.data[end:to])
+		}
+	}
+	for _, k := range c.copies {
+		gap(k.from)
+		if n, err := k.src.ReadAt(c.data[k.from:k.to], k.at); n < k.to-k.from {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		end = k.to
+	}
+	gap(len(c.data))
+	c.stale, c.copies = false, nil
+	return nil
 }
 
 // chunksKept chunks are under way in the writer of a file system at the same time, at most:
@@ -53,11 +88,11 @@ func newPayload(ctx context.Context, disk target, base, size int64, cipher *luks
 	p := &payload{
 		ctx: ctx, disk: disk, base: base, size: size, cipher: cipher,
 		open: map[int64]*list.Element{}, recent: list.New(), keep: chunksKept,
-		buffers: make(chan []byte, chunksKept+2*workers), work: make(chan *chunk),
+		room: make(chan struct{}, chunksKept+2*workers), work: make(chan *chunk),
 		sealed: map[int64]leaf{}, busy: map[int64]chan struct{}{},
 	}
-	for range cap(p.buffers) {
-		p.buffers <- nil // made when first used
+	for range cap(p.room) {
+		p.room <- struct{}{}
 	}
 	for range workers {
 		p.workers.Go(func() {
@@ -81,12 +116,44 @@ func (p *payload) WriteAt(data []byte, off int64) (int, error) {
 		if err != nil {
 			return done, err
 		}
+		if err := c.load(); err != nil {
+			return done, err
+		}
 		from := int(at % chunkSize)
 		n := copy(c.data[from:], data[done:])
 		c.written |= piecesOf(from, from+n)
 		done += n
 	}
 	return done, nil
+}
+
+// CopyAt takes n bytes of plaintext from src, at the same place there. A worker reads them, at any time up to Close.
+func (p *payload) CopyAt(src io.ReaderAt, off, n int64) error {
+	if off < 0 || n < 0 || off > p.size || n > p.size-off {
+		return fmt.Errorf("write %d bytes at %d of a payload of %d", n, off, p.size)
+	}
+	for end := off + n; off < end; {
+		c, err := p.chunk(off / chunkSize)
+		if err != nil {
+			return err
+		}
+		from := int(off % chunkSize)
+		to := int(min(chunkSize, int64(from)+end-off))
+		if last := len(c.copies) - 1; last >= 0 && c.copies[last].to > from {
+			if err := c.load(); err != nil {
+				return err
+			}
+		}
+		c.copies = append(c.copies, copied{src, off, from, to})
+		c.written |= piecesOf(from, to)
+		off += int64(to - from)
+		if to == len(c.data) { // nothing is likely to follow
+			if err := p.evict(p.open[c.number]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // chunk gives a chunk in memory, and makes room for it.
@@ -103,19 +170,26 @@ func (p *payload) chunk(number int64) (*chunk, error) {
 			return nil, err
 		}
 	}
-	data := <-p.buffers
-	if data == nil {
-		data = make([]byte, chunkSize)
-	} else {
-		data = data[:chunkSize]
-		clear(data)
-	}
-	c := &chunk{number: number, data: data[:min(chunkSize, p.size-number*chunkSize)]}
+	c := &chunk{number: number, data: p.buffer()[:min(chunkSize, p.size-number*chunkSize)], stale: true}
 	if err := p.reopen(c); err != nil {
 		return nil, err
 	}
 	p.open[number] = p.recent.PushFront(c)
 	return c, nil
+}
+
+// buffer waits for a free buffer. The one used last is the likeliest to be in the processor's cache.
+func (p *payload) buffer() []byte {
+	<-p.room
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := len(p.free) - 1
+	if last < 0 {
+		return make([]byte, chunkSize)
+	}
+	data := p.free[last]
+	p.free = p.free[:last]
+	return data[:chunkSize]
 }
 
 func (p *payload) failed() error {
@@ -165,6 +239,11 @@ func (p *payload) reopen(c *chunk) error {
 		c.written = piecesOf(0, len(c.data))
 		return nil
 	}
+	if c.written == 0 {
+		return nil
+	}
+	clear(c.data)
+	c.stale = false
 	return eachRun(c.written, len(c.data), func(from, to int) error {
 		if _, err := p.disk.ReadAt(c.data[from:to], p.base+c.number*chunkSize+int64(from)); err != nil {
 			return fmt.Errorf("read back: %w", err)
@@ -173,8 +252,11 @@ func (p *payload) reopen(c *chunk) error {
 	})
 }
 
-// seal hashes, encrypts in place, and writes.
+// seal reads what is still to be read, hashes, encrypts in place, and writes.
 func (p *payload) seal(c *chunk) error {
+	if err := c.load(); err != nil {
+		return err
+	}
 	sealed := newLeaf(c.data, c.written)
 	err := eachRun(c.written, len(c.data), func(from, to int) error {
 		off, run := c.number*chunkSize+int64(from), c.data[from:to]
@@ -201,7 +283,8 @@ func (p *payload) finish(c *chunk, err error) {
 	}
 	close(p.busy[c.number])
 	delete(p.busy, c.number)
-	p.buffers <- c.data // never blocks: it has room for all
+	p.free = append(p.free, c.data)
+	p.room <- struct{}{} // never blocks: it has room for all
 }
 
 // fillUp begins each chunk that was not written to.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -41,7 +42,7 @@ func testPayload(t testing.TB, ctx context.Context, workers int) (*payload, *qco
 	return newPayload(ctx, disk, testBase, testSize, cipher, workers), disk, cipher, f
 }
 
-// TestPayloadTakesWritesInAnyOrder writes small and large pieces all over, again and again.
+// TestPayloadTakesWritesInAnyOrder writes and copies small and large pieces all over, again and again.
 func TestPayloadTakesWritesInAnyOrder(t *testing.T) {
 	p, disk, cipher, f := testPayload(t, t.Context(), 3)
 	want := make([]byte, testSize)
@@ -50,7 +51,11 @@ func TestPayloadTakesWritesInAnyOrder(t *testing.T) {
 	for range 400 {
 		off := random.Int64N(testSize)
 		data := noise(byte(random.Uint32()), int(min(random.Int64N(300_000)+1, testSize-off)))
-		if n, err := p.WriteAt(data, off); n != len(data) || err != nil {
+		if random.IntN(2) == 0 {
+			if err := p.CopyAt(shifted{bytes.NewReader(data), off}, off, int64(len(data))); err != nil {
+				t.Fatalf("CopyAt(%d, %d bytes): %v", off, len(data), err)
+			}
+		} else if n, err := p.WriteAt(data, off); n != len(data) || err != nil {
 			t.Fatalf("WriteAt(%d bytes, %d) = %d, %v", len(data), off, n, err)
 		}
 		copy(want[off:], data)
@@ -91,6 +96,30 @@ func TestPayloadTakesWritesInAnyOrder(t *testing.T) {
 	}
 	if plainly := plainDigest(want, written); plainly != digest {
 		t.Errorf("the content digest is %s, by its definition %s", digest, plainly)
+	}
+}
+
+// shifted is a reader whose bytes begin at an offset.
+type shifted struct {
+	io.ReaderAt
+	by int64
+}
+
+func (s shifted) ReadAt(b []byte, off int64) (int, error) { return s.ReaderAt.ReadAt(b, off-s.by) }
+
+// TestPayloadOfShortSource copies from a source that became shorter.
+func TestPayloadOfShortSource(t *testing.T) {
+	p, _, _, _ := testPayload(t, t.Context(), 2)
+	err := p.CopyAt(bytes.NewReader(make([]byte, 3<<20)), 0, 4<<20)
+	if d, _, closed := p.Close(err); !errors.Is(closed, io.ErrUnexpectedEOF) || d != (Digest{}) {
+		t.Errorf("Close: %v, %v", d, closed)
+	}
+	p, _, _, _ = testPayload(t, t.Context(), 2)
+	defer p.Close(nil)
+	for _, bad := range [][2]int64{{-1, 1}, {0, -1}, {testSize, 1}, {1 << 62, 1 << 62}} {
+		if err := p.CopyAt(nil, bad[0], bad[1]); err == nil {
+			t.Errorf("CopyAt took %d bytes at %d", bad[1], bad[0])
+		}
 	}
 }
 
