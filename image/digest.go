@@ -9,6 +9,8 @@ import (
 	"maps"
 	"math/bits"
 	"slices"
+
+	"github.com/sealboot/sealboot/image/manysha"
 )
 
 const (
@@ -19,16 +21,16 @@ const (
 
 // Digest names the plaintext of a payload. It is the SHA-256 of
 //
-//	"sealboot content digest 1\n"
+//	"sealboot content digest 2\n"
 //	the payload's size in bytes, 64 bits, big-endian
 //	for each chunk of 1 MiB of which something is written, upward:
 //	    its number from 0, 64 bits, big-endian
 //	    which of its 16 pieces of 64 KiB are written, 16 bits, big-endian; the first is bit 0
-//	    the SHA-256 of the plaintext of the pieces that are written, upward
+//	    the SHA-256 of this: for each piece that is written, upward, the SHA-256 of its plaintext
 //
 // The last chunk and the last piece may be shorter. A piece is written when its ciphertext is not
 // all zeros. So the digest holds for the disk's bytes, whatever the container, and chunks can be
-// hashed in any order and at the same time. It does not depend on the key.
+// hashed in any order and at the same time, and the pieces of a chunk in one computation. It does not depend on the key.
 type Digest [32]byte
 
 // Equal compares in constant time.
@@ -67,18 +69,26 @@ type leaf struct {
 
 // newLeaf hashes the written pieces of a chunk's plaintext.
 func newLeaf(plain []byte, written uint16) leaf {
+	var list [pieces][]byte
+	var sums [pieces][sha256.Size]byte
+	n := 0
+	for mask := written; mask != 0; mask &= mask - 1 {
+		from := bits.TrailingZeros16(mask) * pieceSize
+		list[n] = plain[from:min(from+pieceSize, len(plain))]
+		n++
+	}
+	manysha.Sums(sums[:n], list[:n])
 	h := sha256.New()
-	eachRun(written, len(plain), func(from, to int) error {
-		h.Write(plain[from:to])
-		return nil
-	})
+	for i := range n {
+		h.Write(sums[i][:])
+	}
 	return leaf{written, [32]byte(h.Sum(nil))}
 }
 
 // digestOf puts the chunks together.
 func digestOf(size int64, leaves map[int64]leaf) Digest {
 	h := sha256.New()
-	h.Write([]byte("sealboot content digest 1\n"))
+	h.Write([]byte("sealboot content digest 2\n"))
 	h.Write(binary.BigEndian.AppendUint64(nil, uint64(size)))
 	for _, number := range slices.Sorted(maps.Keys(leaves)) {
 		one := leaves[number]

@@ -128,13 +128,14 @@ func plainDigest(plain []byte, written map[int64]bool) Digest {
 	be64 := func(n int) []byte {
 		return []byte{0, 0, 0, byte(n >> 32), byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
 	}
-	out := append([]byte("sealboot content digest 1\n"), be64(len(plain))...)
+	out := append([]byte("sealboot content digest 2\n"), be64(len(plain))...)
 	for chunk := 0; chunk<<20 < len(plain); chunk++ {
 		mask, h := 0, sha256.New()
 		for piece := range 16 {
 			if at := chunk<<20 + piece<<16; written[int64(chunk*16+piece)] {
 				mask |= 1 << piece
-				h.Write(plain[at:min(at+1<<16, len(plain))])
+				sum := sha256.Sum256(plain[at:min(at+1<<16, len(plain))])
+				h.Write(sum[:])
 			}
 		}
 		if mask != 0 {
