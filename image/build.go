@@ -93,7 +93,7 @@ type sink interface {
 }
 
 func (b *builder) build(ctx context.Context, passphrase []byte, out *os.File, random io.Reader) (*Result, error) {
-	disk, err := b.spec.Output.begin(out, b.spec.Size)
+	disk, err := b.spec.Output.begin(early{out}, b.spec.Size)
 	if err != nil {
 		return nil, err
 	}

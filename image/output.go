@@ -68,13 +68,13 @@ type target interface {
 }
 
 // begin makes the target in out: an empty file, or a block device of the disk's size.
-func (o Output) begin(out *os.File, size int64) (target, error) {
+func (o Output) begin(out early, size int64) (target, error) {
 	info, err := out.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		d := &device{file: out, size: size, written: make([]uint64, (size/pieceSize+64)/64)}
+		d := &device{file: out.File, size: size, written: make([]uint64, (size/pieceSize+64)/64)}
 		if err := d.zero(0, partitionStart); err != nil { // what was there before is no disk any more either
 			return nil, err
 		}
@@ -84,13 +84,13 @@ func (o Output) begin(out *os.File, size int64) (target, error) {
 		if err := out.Truncate(size); err != nil {
 			return nil, err
 		}
-		return &rawFile{out}, o.falloc(out, size)
+		return &rawFile{out}, o.falloc(out.File, size)
 	}
 	disk, err := qcow2.NewWriterWith(out, size, qcow2.Options{ClusterSize: o.ClusterSize, MapAll: o.preallocates()})
 	if err != nil {
 		return nil, err
 	}
-	return disk, o.falloc(out, disk.FileSize())
+	return disk, o.falloc(out.File, disk.FileSize())
 }
 
 // falloc has the file system keep room before anything is written, so that too little of it shows at once.
@@ -133,11 +133,23 @@ func (o Output) finish(ctx context.Context, out *os.File, size int64) error {
 	return fill(end, size)
 }
 
+// early is a file whose writes start on their way to the disk at once, so that the sync at the end finds little to do.
+type early struct{ *os.File }
+
+func (f early) WriteAt(p []byte, off int64) (int, error) {
+	n, err := f.File.WriteAt(p, off)
+	if err == nil && n >= pieceSize {
+		// Only a hint: a file system that cannot do it says so, and an error of the disk comes back from the sync.
+		_ = unix.SyncFileRange(int(f.Fd()), off, int64(n), unix.SYNC_FILE_RANGE_WRITE)
+	}
+	return n, err
+}
+
 // rawFile is a disk whose bytes are the file's.
-type rawFile struct{ *os.File }
+type rawFile struct{ early }
 
 func (*rawFile) Reserve(int64, int64) error { return nil }
-func (*rawFile) Close() error               { return nil }
+func (*rawFile) Close() error               { return nil } // the file stays open
 
 // device is a block device. What is not written reads as zeros afterwards, whatever was there
 // before. The first bytes, with the partition table, are written last of all, after the rest is on the disk:
