@@ -31,62 +31,15 @@ func (b *bench) commands(ctx context.Context) error {
 	return nil
 }
 
-// encrypt: 2 GiB of random data in an ext4 image, beside qemu-img and cp of the same file. All of them end
-// with the data on the disk.
-func (b *bench) encrypt(ctx context.Context) error {
-	tree, source, key := b.Path("tree"), b.Path("source.ext4"), b.Path("key")
-	if err := os.Mkdir(tree, 0o755); err != nil {
-		return err
-	}
-	if err := randomFile(filepath.Join(tree, "random"), 2<<30); err != nil {
-		return err
-	}
-	if err := os.WriteFile(key, []byte("0123456789abcdef0123456789abcdef"), 0o600); err != nil {
-		return err
-	}
-	// Features that e2fsprogs of Debian 12 and of 13 both know, and GRUB reads.
-	if _, err := once(ctx, []string{"mke2fs", "-q", "-t", "ext4", "-b", "4096", "-O", "^resize_inode,^orphan_file,^metadata_csum_seed", "-d", tree, source, "2200M"}); err != nil {
-		if _, err = once(ctx, []string{"mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", tree, source, "2200M"}); err != nil {
-			return err
-		}
-	}
-	ours, theirs, tar, copied := b.Path("ours.qcow2"), b.Path("theirs.luks"), b.Path("tree.qcow2"), b.Path("copy")
-	prepare := func() error {
-		for _, name := range []string{ours, theirs, tar, copied} {
-			if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
-		}
-		return exec.CommandContext(ctx, "sync").Run()
-	}
-	f, err := inTurn(ctx, runs, prepare,
-		b.sealboot("image", "build", "--source", source, "--key-file", key, "--output", ours),
-		// iter-time keeps the time of key stretching out of the comparison.
-		[]string{"qemu-img", "convert", "-t", "writeback", "-f", "raw", "-O", "luks", "--object", "secret,id=s,file=" + key,
-			"-o", "key-secret=s,iter-time=100", source, theirs},
-		[]string{"sh", "-c", `cp "$1" "$2" && sync "$2"`, "cp", source, copied},
-		b.sealboot("image", "build", "--source", tree, "--size", "2300M", "--key-file", key, "--output", tar))
-	if err != nil {
-		return err
-	}
-	beside := func(other figures, what string) string {
-		return fmt.Sprintf("(%.2f times as fast as %s)", other.wall.Seconds()/f[0].wall.Seconds(), what)
-	}
-	report("2 GiB random data in ext4: sealboot image build", f[0], beside(f[1], "qemu-img"), beside(f[2], "cp"))
-	report("the same file: qemu-img convert -O luks", f[1])
-	report("the same file: cp", f[2])
-	report("the same data from a folder: sealboot image build", f[3])
-	return os.RemoveAll(tree)
-}
-
-// memory: a disk of 16 GiB with 15 GiB in it, beside a small one.
+// memory: a disk of 16 GiB with 15 GiB in it, beside a small one, and a sparse one of 64 GiB.
 func (b *bench) memory(ctx context.Context) error {
-	key := b.Path("memory.key")
+	key, disk := b.Path("memory.key"), b.Path("memory.qcow2")
 	if err := os.WriteFile(key, []byte("0123456789abcdef0123456789abcdef"), 0o600); err != nil {
 		return err
 	}
+	const asked = "(asked for: at most 128 MiB)"
 	for _, gib := range []int64{1, 16} {
-		tree, disk := b.Path("memory"), b.Path("memory.qcow2")
+		tree := b.Path("memory")
 		if err := os.Mkdir(tree, 0o755); err != nil {
 			return err
 		}
@@ -97,12 +50,23 @@ func (b *bench) memory(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		report(fmt.Sprintf("disk of %d GiB, filled: sealboot image build", gib), f, "(asked for: at most 200 MiB)")
+		report(fmt.Sprintf("disk of %d GiB, filled: sealboot image build", gib), f, asked)
 		if err := errors.Join(os.RemoveAll(tree), os.Remove(disk)); err != nil {
 			return err
 		}
 	}
-	return nil
+	sparse := b.Path("sparse.ext4")
+	if _, err := once(ctx, []string{"mke2fs", "-q", "-t", "ext4", "-b", "4096", "-O", "^orphan_file,^metadata_csum_seed", sparse, "64G"}); err != nil {
+		if _, err = once(ctx, []string{"mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", sparse, "64G"}); err != nil {
+			return err
+		}
+	}
+	f, err := once(ctx, b.sealboot("image", "build", "--source", sparse, "--key-file", key, "--output", disk))
+	if err != nil {
+		return err
+	}
+	report("file system of 64 GiB, sparse: sealboot image build", f, asked)
+	return errors.Join(os.Remove(sparse), os.Remove(disk))
 }
 
 // boot: power-on to the root file system, with our key slot and with cryptsetup's default PBKDF2 one, on the same disk.
