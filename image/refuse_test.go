@@ -119,6 +119,41 @@ func TestDiskFull(t *testing.T) {
 	if _, err := Build(t.Context(), Spec{Source: archive(t), Size: 64 << 20}, passphrase, out, rand.Reader, nil); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("got %v", err)
 	}
+	for _, output := range []Output{{Preallocation: PreallocationFalloc}, {Format: Raw, Preallocation: PreallocationFull}, {Fill: true}} {
+		if err := out.Truncate(0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Build(t.Context(), Spec{Source: archive(t), Size: 64 << 20, Output: output}, passphrase, out, rand.Reader, nil); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%+v: %v", output, err)
+		}
+	}
+}
+
+// TestSourceChanges writes to a file system image, and makes it shorter, while it is read.
+func TestSourceChanges(t *testing.T) {
+	for name, change := range map[string]func(string) error{
+		"written to": func(path string) error { return os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0)) },
+		"shorter":    func(path string) error { return os.Truncate(path, 1<<20) },
+	} {
+		path := fileSystemImage(t, "-b", "4096", "-O", readable)
+		out, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer out.Close()
+		done := false
+		report := func(int64, int64) {
+			if !done {
+				done = true
+				if err := change(path); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if r, err := Build(t.Context(), Spec{Source: path}, passphrase, out, rand.Reader, report); !errors.Is(err, source.ErrChanged) || r != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // TestSameInputSameDisk: random bytes and source decide all bytes, the UUID and source the content.
