@@ -47,6 +47,7 @@ type buildFlags struct {
 	kernels                  []string
 	rootPartition            int
 	allRoot, asJSON          bool
+	shape                    shapeFlags
 }
 
 func (a *app) buildCommand() *cobra.Command {
@@ -92,6 +93,7 @@ built for AMD SEV are: those under --tools, laid out as the root of a file syste
 	flags.StringVar(&f.vcpus, "vcpus", "1", "numbers of processors that the guest may have, as 4 or 1-64, for the digests of SEV-ES and SNP")
 	flags.StringVar(&f.profiles, "profiles", "all", "kinds of Linux host that may start it, for the same (sealboot measure --list-profiles)")
 	flags.StringVar(&f.vcpuType, "vcpu-type", "EPYC-v4", "QEMU's processor model, for the digests of SEV-ES and SNP")
+	f.shape.add(cmd)
 	flags.BoolVar(&f.asJSON, "json", false, "print what was made as JSON")
 	cmd.RegisterFlagCompletionFunc("vcpu-type", cobra.FixedCompletions(measure.VCPUTypes(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -309,7 +311,7 @@ func (b *buildRun) disk(ctx context.Context, files []image.File) (*image.Result,
 		return nil, err
 	}
 	spec := b.spec()
-	spec.Files, spec.Time = files, made
+	spec.Files, spec.Time, spec.Output = files, made, b.flags.shape.output()
 	spec.LUKS.KDF = b.app.kdfFor(b.passphrase, 0)
 	result, err := b.app.buildImage(ctx, spec, b.passphrase, path)
 	if err == nil {

@@ -108,6 +108,7 @@ With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, wri
 	flags.StringVar(&keyFile, "key-file", "", "file with the passphrase (- for standard input)")
 	flags.Var(&size, "size", "size of the disk, as 4G; may be left out for a disk or ext4 image")
 	flags.StringVar(&output, "output", "", "disk image, or with --format raw block device, to write")
+	shape.addRaw(cmd)
 	shape.add(cmd)
 	flags.StringVar(&spec.Label, "label", "", "label of the ext4 file system that is made")
 	flags.BoolVar(&spec.AllRoot, "all-root", false, "give every file to root, as for a folder that an ordinary user unpacked")

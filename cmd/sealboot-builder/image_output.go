@@ -20,19 +20,25 @@ type shapeFlags struct {
 	fill, force           bool
 }
 
+// add offers what goes for a QCOW2 image.
 func (s *shapeFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&s.format, "format", string(image.QCOW2), "format of the output: qcow2 or raw")
 	flags.Var(&s.cluster, "cluster-size", "unit in which a QCOW2 image grows, 4K to 2M (default 64K)")
 	flags.StringVar(&s.preallocation, "preallocation", string(image.PreallocationOff), "room for what is not written, as for qemu-img: off, metadata, falloc or full")
 	flags.BoolVar(&s.fill, "fill", false, "write free blocks too, so that nobody sees how much of the disk is in use")
-	flags.BoolVar(&s.force, "force", false, "write over what is on a block device")
 	complete := func(flag string, values ...string) {
 		cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
-	complete("format", string(image.QCOW2), string(image.Raw))
 	complete("preallocation", string(image.PreallocationOff), string(image.PreallocationMetadata), string(image.PreallocationFalloc), string(image.PreallocationFull))
 	complete("cluster-size", "4K", "64K", "2M")
+}
+
+// addRaw offers raw disks too.
+func (s *shapeFlags) addRaw(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&s.format, "format", string(image.QCOW2), "format of the output: qcow2 or raw")
+	flags.BoolVar(&s.force, "force", false, "write over what is on a block device")
+	cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{string(image.QCOW2), string(image.Raw)}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func (s *shapeFlags) output() image.Output {
