@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -73,6 +74,9 @@ type Server struct {
 	CA  string // file of the CA that its certificate is from; empty without TLS
 	log *buffer
 	cmd *exec.Cmd
+
+	ended chan struct{} // closed when the process has ended
+	err   error         // then
 }
 
 // Serve starts the key server on loopback, with plain HTTP. It trusts the stand-in's platform, and AMD's.
@@ -123,12 +127,22 @@ func (l *Lab) serve(args ...string) (*Server, error) {
 	os.Remove(address)
 	args = append([]string{"serve", "--address-file", address}, args...)
 	fmt.Fprintf(l.Log, "$ sealboot-keyserver %s &\n", strings.Join(args, " "))
-	s := &Server{log: new(buffer), cmd: exec.Command(filepath.Join(l.Bin, "sealboot-keyserver"), args...)}
+	s := &Server{log: new(buffer), cmd: exec.Command(filepath.Join(l.Bin, "sealboot-keyserver"), args...), ended: make(chan struct{})}
 	s.cmd.Stderr = s.log
-	// The server ends with whoever started it, even if that one is killed. The signal belongs to a thread, and
-	// may be lost where `sealboot keyserver` becomes the server: so it is started under its own name.
+	// The server ends with whoever started it, even if that one is killed. The signal is that of a thread's death: the thread
+	// must live as long as the server, and `sealboot keyserver` could lose it in becoming the server.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := s.cmd.Start(); err != nil {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := s.cmd.Start()
+		started <- err
+		if err == nil {
+			s.err = s.cmd.Wait()
+			close(s.ended)
+		}
+	}()
+	if err := <-started; err != nil {
 		return nil, err
 	}
 	for begun := time.Now(); time.Since(begun) < 20*time.Second; time.Sleep(10 * time.Millisecond) {
@@ -148,7 +162,8 @@ func (s *Server) Stop() error {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	return s.cmd.Wait()
+	<-s.ended
+	return s.err
 }
 
 // Decision is a row of the key server's audit log.
