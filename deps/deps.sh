@@ -72,6 +72,9 @@ fetched="$suite busybox-static
 $suite base-files"
 case $distribution in
 debian12)
+	# The fetched grub-mkimage is linked against it.
+	installed="$installed
+/lib/x86_64-linux-gnu/libdevmapper.so.1.02.1 libdevmapper1.02.1"
 	tested="$tested
 /usr/bin/chromium chromium" # on Ubuntu it is a snap: the page's tests in a browser are skipped there
 	fetched="$fetched
