@@ -99,27 +99,6 @@ built for AMD SEV are: those under --tools, laid out as the root of a file syste
 	return cmd
 }
 
-// built is what --json prints.
-type built struct {
-	Disk          string             `json:"disk"`
-	Firmware      string             `json:"firmware"`
-	Record        string             `json:"record"`
-	Passphrase    string             `json:"passphrase"`
-	DiskUUID      string             `json:"disk_uuid"`
-	HeaderPin     string             `json:"header_pin"`
-	ContentDigest string             `json:"content_digest"`
-	Digests       []builtDigest      `json:"digests"`
-	Kernels       []string           `json:"kernels"`
-	Seconds       map[string]float64 `json:"seconds"`
-}
-
-type builtDigest struct {
-	Mode    string `json:"mode"`
-	VCPUs   int    `json:"vcpus,omitempty"`
-	Profile string `json:"profile,omitempty"`
-	Digest  string `json:"digest"`
-}
-
 func (a *app) build(ctx context.Context, f buildFlags) error {
 	b, err := a.newBuild(f)
 	if err != nil {
@@ -372,20 +351,6 @@ func (b *buildRun) launch(mode measure.Mode, firmware []byte) measure.Spec {
 	return spec
 }
 
-func (b *buildRun) result(disk *image.Result, record *measure.Record, kernels []initramfs.Kernel) *built {
-	dir := b.flags.output
-	r := &built{
-		Disk: filepath.Join(dir, diskFile), Firmware: filepath.Join(dir, firmwareFile),
-		Record: filepath.Join(dir, recordFile), Passphrase: filepath.Join(dir, passphraseFile),
-		DiskUUID: disk.DiskUUID, HeaderPin: disk.HeaderPin.String(), ContentDigest: measure.Hash(disk.ContentDigest).String(),
-		Kernels: versions(kernels), Seconds: b.seconds,
-	}
-	for _, d := range record.Digests {
-		r.Digests = append(r.Digests, builtDigest{string(d.Mode), d.VCPUs, d.Profile, d.Digest.String()})
-	}
-	return r
-}
-
 func (b *buildRun) write(name string, data []byte, perm os.FileMode) error {
 	path := filepath.Join(b.flags.output, name)
 	if err := atomicfile.WriteFile(path, data, perm); err != nil {
@@ -407,12 +372,4 @@ func (b *buildRun) stage(name string, work func() error) error {
 	err := work()
 	b.seconds[name] = time.Since(begun).Seconds()
 	return err
-}
-
-func versions(kernels []initramfs.Kernel) []string {
-	var list []string
-	for _, k := range kernels {
-		list = append(list, k.Version)
-	}
-	return list
 }
