@@ -74,12 +74,16 @@ func TestProtofile(t *testing.T) {
 	want := append(fsystest.List(t, fsystest.Folder(t, dir), false), devices...)
 	proto := protofile(t, dir)
 	for name, args := range map[string][]string{
-		"Debian 12": {}, "Debian 13": {"-i", "nrext64=1", "-m", "rmapbt=1"}, "large blocks": {"-b", "size=65536"},
+		"Debian 12": {"-i", "nrext64=0"}, "Debian 13": {"-i", "nrext64=1", "-m", "rmapbt=1"}, "large blocks": {"-b", "size=65536"},
 		"version 4": {"-m", "crc=0"}, "small blocks": {"-m", "crc=0", "-b", "size=512", "-n", "ftype=0,size=4096"},
 		"all smaller": {"-b", "size=1024", "-n", "size=16384", "-i", "size=512", "-d", "agcount=7"}, "old": {"-m", "bigtime=0,finobt=0,reflink=0,inobtcount=0", "-i", "sparse=0", "-s", "size=4096"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			image := mkfs(t, 320<<20, append(args, "-p", proto)...)
+			size := int64(320 << 20)
+			if name == "large blocks" {
+				size = 2 << 30 // from xfsprogs 6.13 on, the smallest log has 124 MiB
+			}
+			image := mkfs(t, size, append(args, "-p", proto)...)
 			if name == "Debian 12" { // gives the file system another UUID; its blocks keep the old one
 				testtool.Output(t, testtool.Program(t, "xfs_db"), "-x", "-c", "uuid generate", image)
 			}
@@ -118,7 +122,8 @@ func withoutAttributes(t *testing.T, list []string, bytes int) []string {
 	return list
 }
 
-// TestGRUB has GRUB read what it can and shows what it cannot: with nrext64, folders of one block.
+// TestGRUB has GRUB read what it can. With nrext64, GRUB 2.12 as released misreads folders of one block; Debian 13's build has that mended,
+// but which build a guest's firmware holds is not known here.
 func TestGRUB(t *testing.T) {
 	dir := t.TempDir()
 	fsystest.Plain(t, dir, 400)
@@ -127,7 +132,7 @@ func TestGRUB(t *testing.T) {
 	for name, test := range map[string]struct {
 		args       []string
 		unreadable string
-	}{"Debian 12": {nil, ""}, "Debian 13": {[]string{"-i", "nrext64=1", "-m", "rmapbt=1"}, "nrext64"}, "version 4": {[]string{"-m", "crc=0"}, ""}} {
+	}{"Debian 12": {[]string{"-i", "nrext64=0"}, ""}, "Debian 13": {[]string{"-i", "nrext64=1", "-m", "rmapbt=1"}, "nrext64"}, "version 4": {[]string{"-m", "crc=0"}, ""}} {
 		t.Run(name, func(t *testing.T) {
 			image := mkfs(t, 320<<20, append(test.args, "-p", proto)...)
 			r := open(t, image)
@@ -150,9 +155,10 @@ func TestGRUB(t *testing.T) {
 				t.Fatal(err)
 			}
 			clean := len(strings.Fields(string(out))) == len(names) && !strings.Contains(string(out), "error")
-			if clean != (test.unreadable == "") {
+			if !clean && test.unreadable == "" {
 				t.Errorf("GRUB finds of %d names: %s", len(names), out)
 			}
+			t.Logf("%s: this GRUB reads its folders: %v", name, clean)
 		})
 	}
 }
