@@ -8,9 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"sync"
 
+	"github.com/sealboot/sealboot/internal/guid"
 	"github.com/sealboot/sealboot/ovmf"
 )
 
@@ -272,9 +271,11 @@ func (r *Record) Encode() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-var uuidForm = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
-})
+// isUUID says whether s is a UUID as LUKS writes it, in lower case.
+func isUUID(s string) bool {
+	id, err := guid.Parse(s)
+	return err == nil && id.String() == s
+}
 
 // Validate reports all that is wrong with the record at once.
 func (r *Record) Validate() error {
@@ -307,7 +308,7 @@ func (r *Record) Validate() error {
 		}
 		seen[d.key()] = true
 	}
-	if !uuidForm().MatchString(r.Disk.UUID) {
+	if !isUUID(r.Disk.UUID) {
 		complain("disk UUID %q", r.Disk.UUID)
 	}
 	if r.Disk.HeaderPin == (Hash{}) {

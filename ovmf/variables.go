@@ -3,8 +3,7 @@ package ovmf
 import (
 	"encoding/binary"
 	"fmt"
-	"regexp"
-	"sync"
+	"strings"
 	"unicode/utf16"
 
 	"github.com/sealboot/sealboot/internal/guid"
@@ -29,11 +28,17 @@ const (
 	maxVariables       = 4096
 )
 
-// bootVariable matches the variables that make the firmware boot or load something (UEFI specification,
-// 3.3, globally defined variables).
-var bootVariable = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^(Boot|Driver|SysPrep|OsRecovery|PlatformRecovery)(Order|Next|[0-9A-Fa-f]{4})$`)
-})
+// bootVariable says whether the variable makes the firmware boot or load something (UEFI specification, 3.3,
+// globally defined variables).
+func bootVariable(name string) bool {
+	for _, kind := range []string{"Boot", "Driver", "SysPrep", "OsRecovery", "PlatformRecovery"} {
+		rest, ok := strings.CutPrefix(name, kind)
+		if ok && (rest == "Order" || rest == "Next" || len(rest) == 4 && strings.Trim(rest, "0123456789ABCDEFabcdef") == "") {
+			return true
+		}
+	}
+	return false
+}
 
 // variable is one that was set in the image.
 type variable struct {
@@ -138,7 +143,7 @@ func (r *LintReport) lintVariables(t *Tree) {
 		boots, others := 0, 0
 		for _, variable := range list {
 			switch {
-			case !bootVariable().MatchString(variable.name):
+			case !bootVariable(variable.name):
 				if others++; others <= most {
 					r.add("variables", Warning, "variable %q (%v)", variable.name, variable.vendor)
 				}

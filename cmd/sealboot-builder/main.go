@@ -1,5 +1,5 @@
-// Command sealboot-builder makes encrypted disks and the firmware that unlocks them. `sealboot build`, `sealboot image`
-// and `sealboot grub` run it.
+// Command sealboot-builder makes encrypted disks and the firmware that unlocks them. `sealboot build`, `sealboot image`,
+// `sealboot luks` and `sealboot grub` run it.
 package main
 
 import (
@@ -30,6 +30,6 @@ beside it, "sealboot build" is the same as "sealboot-builder build", and so on.
 
 Exit codes: 0 yes, 1 broken, 2 wrong use, 3 a clear no (refused, does not match).`,
 	}
-	root.AddCommand(a.buildCommand(), a.imageCommand(), a.grubCommand())
+	root.AddCommand(a.buildCommand(), a.imageCommand(), a.luksCommand(), a.grubCommand())
 	return cli.Run(ctx, root, args, stdin, stdout, stderr)
 }

@@ -7,7 +7,7 @@ var commands = []struct {
 	name string
 	make func(*app) *cobra.Command
 }{
-	{"luks", (*app).luksCommand},
+	{"luks", program{"luks", builder, "Make, look at and change the headers of encrypted disks"}.command},
 	{"image", program{"image", builder, "Build, verify and inspect encrypted disks"}.command},
 	{"build", program{"build", builder, "Make an encrypted disk, the firmware that unlocks it, and their boot record"}.command},
 	{"grub", program{"grub", builder, "Build the GRUB that unlocks the disk"}.command},

@@ -46,12 +46,12 @@ func (k *kdfFlags) choose(passphrase []byte) (luks.KDF, error) {
 		return luks.KDF{Type: luks.PBKDF2, Hash: "sha256", Iterations: k.iterations}, nil
 	case "minimal":
 		if len(passphrase) < minimalPassphrase {
-			return luks.KDF{}, usagef("--kdf minimal does not stretch: the passphrase must have at least %d random bytes, this one has %d (head -c 32 /dev/urandom makes one)",
+			return luks.KDF{}, cli.Usagef("--kdf minimal does not stretch: the passphrase must have at least %d random bytes, this one has %d (head -c 32 /dev/urandom makes one)",
 				minimalPassphrase, len(passphrase))
 		}
 		return luks.MinimalPBKDF2, nil
 	}
-	return luks.KDF{}, usagef("--kdf %q: want argon2id, pbkdf2 or minimal", k.kind)
+	return luks.KDF{}, cli.Usagef("--kdf %q: want argon2id, pbkdf2 or minimal", k.kind)
 }
 
 func (a *app) luksFormatCommand() *cobra.Command {
@@ -76,7 +76,7 @@ all that was there is lost.`,
   head -c 32 /dev/urandom > key && sealboot luks format /dev/sdx --key-file key --kdf minimal`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			passphrase, err := a.readKeyFile(keyFile)
+			passphrase, err := cli.ReadKeyFile(keyFile, a.stdin)
 			if err != nil {
 				return err
 			}
@@ -86,7 +86,7 @@ all that was there is lost.`,
 				return err
 			}
 			if err := spec.Validate(); err != nil {
-				return usagef("%w", err)
+				return cli.Usagef("%w", err)
 			}
 			h, key, err := luks.Format(spec, passphrase, rand.Reader)
 			if err != nil {
@@ -99,7 +99,7 @@ all that was there is lost.`,
 					return err
 				}
 			} else if size > 0 {
-				return usagef("--size is for a new file: %s exists", args[0])
+				return cli.Usagef("--size is for a new file: %s exists", args[0])
 			} else if err := installHeader(args[0], h, int64(offset), force); err != nil {
 				return err
 			}
@@ -124,7 +124,7 @@ all that was there is lost.`,
 // makeDisk makes a file, sparse behind the header.
 func makeDisk(path string, h *luks.Header, offset, size int64) error {
 	if need := offset + h.Segment().Offset; size < need {
-		return usagef("--size %d: the data begins only at %d", size, need)
+		return cli.Usagef("--size %d: the data begins only at %d", size, need)
 	}
 	image, err := h.Encode()
 	if err != nil {
@@ -163,7 +163,7 @@ func installHeader(path string, h *luks.Header, offset int64, force bool) error 
 			return fmt.Errorf("%s: %w", path, err)
 		}
 		if !empty {
-			return refusef("%s holds something in the first %d bytes: --force overwrites it", path, data)
+			return cli.Refusef("%s holds something in the first %d bytes: --force overwrites it", path, data)
 		}
 	}
 	if err := h.Install(f); err != nil {

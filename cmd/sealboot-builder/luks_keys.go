@@ -22,7 +22,7 @@ if it opens none. Nothing is mapped or mounted.`,
 		Example: "  sealboot luks open disk --key-file passphrase",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			passphrase, err := a.readKeyFile(keyFile)
+			passphrase, err := cli.ReadKeyFile(keyFile, a.stdin)
 			if err != nil {
 				return err
 			}
@@ -76,17 +76,17 @@ func (a *app) luksNewKeyCommand(cmd *cobra.Command, change changeFunc) *cobra.Co
 	cmd.Args = cobra.ExactArgs(1)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		if keyFile == "-" && newKeyFile == "-" {
-			return usagef("only one passphrase can come from standard input")
+			return cli.Usagef("only one passphrase can come from standard input")
 		}
 		if newKeyFile == "" {
-			return usagef("no new passphrase: give --new-key-file FILE, or - for standard input")
+			return cli.Usagef("no new passphrase: give --new-key-file FILE, or - for standard input")
 		}
-		passphrase, err := a.readKeyFile(keyFile)
+		passphrase, err := cli.ReadKeyFile(keyFile, a.stdin)
 		if err != nil {
 			return err
 		}
 		defer clear(passphrase)
-		added, err := a.readKeyFile(newKeyFile)
+		added, err := cli.ReadKeyFile(newKeyFile, a.stdin)
 		if err != nil {
 			return err
 		}
@@ -96,7 +96,7 @@ func (a *app) luksNewKeyCommand(cmd *cobra.Command, change changeFunc) *cobra.Co
 			return err
 		}
 		if err := chosen.Validate(); err != nil {
-			return usagef("%w", err)
+			return cli.Usagef("%w", err)
 		}
 		f, h, err := a.openHeader(args[0], offset, true)
 		if err != nil {
@@ -133,7 +133,7 @@ last key slot is refused (exit code 3): without it nothing opens the disk any mo
   sealboot luks remove-key disk --key-file mine --slot 3`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			passphrase, err := a.readKeyFile(keyFile)
+			passphrase, err := cli.ReadKeyFile(keyFile, a.stdin)
 			if err != nil {
 				return err
 			}

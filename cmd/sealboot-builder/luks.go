@@ -68,7 +68,7 @@ func openLUKSFile(path string, base int64, mode int) (*luksFile, error) {
 	}
 	if base < 0 || base > end {
 		f.Close()
-		return nil, usagef("--offset %d is outside %s, which has %d bytes", base, path, end)
+		return nil, cli.Usagef("--offset %d is outside %s, which has %d bytes", base, path, end)
 	}
 	l.size = end - base
 	return l, nil
@@ -120,7 +120,7 @@ func (l *luksFile) advice() string {
 func luksErr(path string, err error) error {
 	for _, no := range []error{luks.ErrNoKey, luks.ErrLastKey} {
 		if errors.Is(err, no) {
-			return refusef("%s: %w", path, err)
+			return cli.Refusef("%s: %w", path, err)
 		}
 	}
 	if err != nil {
