@@ -5,9 +5,10 @@ export CGO_ENABLED = 0
 # e2fsprogs, cryptsetup and sgdisk stand where an ordinary user does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 GO ?= go
+PREFIX ?= /usr/local
 FUZZTIME ?= 20s
 
-.PHONY: help deps deps-demo build packer demo test test-full test-packer bench fuzz lint clean
+.PHONY: help deps deps-demo build install packer demo test test-full test-packer bench fuzz lint clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +21,10 @@ deps-demo:
 
 build: ## build the programs into bin/
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
+
+install: ## put the programs that are in bin/ into $(DESTDIR)$(PREFIX)/bin (run make build first)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(addprefix bin/,$(notdir $(wildcard cmd/*))) $(DESTDIR)$(PREFIX)/bin
 
 packer: ## build Packer's plugin into bin/; it fetches the modules of Packer's SDK, 65 MB
 	$(GO) -C packer build -trimpath -ldflags '-s -w' -o ../bin/packer-plugin-sealboot .
