@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// notInBackup are the tables that a backup leaves out: sessions, for a copy must not release for a session that the
-// original may have released for; and what the tables' making itself fills.
-var notInBackup = []string{"migrations", "open_sessions", "sessions"}
+// notInBackup are the tables that a backup leaves out: sessions and what challenges are made with, for a copy must not release for a
+// session or challenge that the original may have released for; and what the tables' making itself fills.
+var notInBackup = []string{"challenges", "migrations", "open_sessions", "sessions"}
 
 // Backup writes the store as it stands at one moment, while servers go on: images, policies, sealed secrets, revocations, the
 // whole audit. The file is encrypted and authenticated under the store key, and of no use without it. It is the same for every kind of
@@ -251,7 +251,7 @@ func (s *Store) alone(ctx context.Context, on queries, do func(*transaction) err
 	if err != nil {
 		return err
 	}
-	if err := do(&transaction{ctx: ctx, on: on, store: s, trail: &trail, open: new(openCount)}); err != nil {
+	if err := do(&transaction{ctx: ctx, on: on, store: s, trail: &trail, batch: new(batchState)}); err != nil {
 		return err
 	}
 	return s.endTrail(ctx, on, &trail)

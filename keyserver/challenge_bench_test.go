@@ -44,7 +44,7 @@ func BenchmarkChallenge(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
 				g := newGuest(b, "web")
-				g.challenge = wire.Challenge{ID: strings.Repeat("0", 32), Nonce: make([]byte, seal.NonceSize)}
+				g.challenge = wire.Challenge{ID: strings.Repeat("0", 80), Nonce: make([]byte, seal.NonceSize)}
 				g.report(b)
 				encapsulated, box, err := seal.Seal(g.key.Public(), g.challenge.ID, "web", make([]byte, 200)) // as much as the server's
 				if err != nil {

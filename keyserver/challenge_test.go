@@ -88,7 +88,7 @@ func (g *snpGuest) report(t testing.TB) {
 	if g.spoil != nil {
 		g.spoil(r)
 	}
-	g.request = wire.ReportRequest{Report: g.amd.Sign(r), Certificates: g.certificates, PublicKey: g.key.Public()}
+	g.request = wire.ReportRequest{Image: g.image, Report: g.amd.Sign(r), Certificates: g.certificates, PublicKey: g.key.Public()}
 }
 
 func (g *snpGuest) finish(ctx context.Context, c *client.Client) (wire.SealedSecret, error) {
@@ -122,11 +122,8 @@ func TestChallenge(t *testing.T) {
 	must(t, err)
 	g.unlocked(t, s)
 	rows := l.rows()
-	made, released := rows[len(rows)-2], rows[len(rows)-1]
-	if made.Event != EventSession || made.Kind != "snp" || made.Session != g.challenge.ID || made.Version != 1 {
-		t.Errorf("challenge's row: %+v", made)
-	}
-	if released.Event != EventRelease || released.Class != "" || released.Digest != fmt.Sprintf("%x", snpDigest) || released.Session != g.challenge.ID ||
+	released := rows[len(rows)-1]
+	if released.Event != EventRelease || released.Class != "" || released.Digest != fmt.Sprintf("%x", snpDigest) || released.Session != g.challenge.ID[:32] || released.Version != 1 ||
 		released.Chip != testAMD().Chip.String() || released.Platform != fmt.Sprintf("Milan/%x", testAMD().Chip[:8]) || released.API != "1.55.39" ||
 		released.TCB != fake.MilanTCB.String() || released.Policy != "0x30000" || released.PolicyVersion != 1 || released.Kind != "snp" {
 		t.Errorf("release's row: %+v", released)
@@ -137,7 +134,7 @@ func TestChallenge(t *testing.T) {
 	h.unlocked(t, p) // the other way in is open too
 }
 
-// TestChallengeOnce: a challenge releases once, not after its time, not of an older version, and is no launch session.
+// TestChallengeOnce: a challenge releases once, not after its time, and is no launch session.
 func TestChallengeOnce(t *testing.T) {
 	l := newSNPLab(t)
 	g := newGuest(t, "web")
@@ -163,12 +160,13 @@ func TestChallengeOnce(t *testing.T) {
 	_, err = late.finish(t.Context(), l.client)
 	refusedAs(t, err, wire.Expired)
 
-	old := newGuest(t, "web")
-	must(t, old.begin(t.Context(), l.client))
+	early := newGuest(t, "web") // its report will be judged by what is registered then
+	must(t, early.begin(t.Context(), l.client))
 	l.registerSNP("web", func(r *Registration) { r.Replace = true })
-	old.report(t)
-	_, err = old.finish(t.Context(), l.client)
-	refusedAs(t, err, wire.Expired)
+	early.report(t)
+	s, err = early.finish(t.Context(), l.client)
+	must(t, err)
+	early.unlocked(t, s)
 
 	gone := newGuest(t, "web")
 	must(t, gone.begin(t.Context(), l.client))
@@ -179,17 +177,106 @@ func TestChallengeOnce(t *testing.T) {
 
 	other := newGuest(t, "web")
 	must(t, other.begin(t.Context(), l.client))
-	_, err = l.client.Measurement(t.Context(), other.challenge.ID, wire.MeasurementRequest{Measurement: make([]byte, 48)})
+	_, err = l.client.Measurement(t.Context(), other.challenge.ID[:32], wire.MeasurementRequest{Measurement: make([]byte, 48)})
 	refusedAs(t, err, wire.UnknownSession)
-	h := newLaunch(platforms()[0], "web")
-	must(t, h.begin(t.Context(), l.client))
-	other.challenge.ID = h.session.ID
-	other.report(t)
-	_, err = other.finish(t.Context(), l.client)
+	_, err = l.client.Measurement(t.Context(), g.challenge.ID[:32], wire.MeasurementRequest{Measurement: make([]byte, 48)}) // of its session
 	refusedAs(t, err, wire.UnknownSession)
-	other.challenge.ID = strings.Repeat("0", 32)
-	_, err = other.finish(t.Context(), l.client)
+}
+
+// TestChallengeForged: a challenge is known by its id, every bit of it, and for its image alone.
+func TestChallengeForged(t *testing.T) {
+	l := newSNPLab(t)
+	l.registerSNP("other")
+	g := newGuest(t, "web")
+	must(t, g.begin(t.Context(), l.client))
+	g.report(t)
+	good := g.challenge.ID
+	rows := len(l.rows())
+	for i := range good {
+		forged := []byte(good)
+		forged[i] = "0123456789abcdef0"[strings.IndexByte("0123456789abcdef", forged[i])+1]
+		g.challenge.ID = string(forged)
+		_, err := g.finish(t.Context(), l.client)
+		refusedAs(t, err, wire.UnknownSession)
+	}
+	g.challenge.ID, g.request.Image = good, "other"
+	_, err := g.finish(t.Context(), l.client)
 	refusedAs(t, err, wire.UnknownSession)
+	elsewhere := newSNPLab(t) // with a key of its own
+	elsewhere.wait(l.clock().Sub(elsewhere.clock()))
+	g.request.Image = "web"
+	_, err = g.finish(t.Context(), elsewhere.client)
+	refusedAs(t, err, wire.UnknownSession)
+	if n := len(l.rows()); n != rows {
+		t.Errorf("made-up challenges added %d rows to the audit", n-rows)
+	}
+	s, err := g.finish(t.Context(), l.client)
+	must(t, err)
+	g.unlocked(t, s)
+}
+
+// TestChallengesCostNothing: asking writes nothing, and the first of very many challenges is as good as the last.
+func TestChallengesCostNothing(t *testing.T) {
+	l := newSNPLab(t, func(c *Config) { c.MaxSessions = 3 })
+	count := func() (n int) {
+		must(t, l.store.read.row(t.Context(), `SELECT count(*) FROM sessions`).Scan(&n))
+		return n
+	}
+	rows, sessions := len(l.rows()), count()
+	first := newGuest(t, "web")
+	must(t, first.begin(t.Context(), l.client))
+	for range 1000 {
+		_, err := l.server.OpenChallenge(t.Context(), Source{}, wire.ChallengeRequest{Image: "web"})
+		must(t, err)
+	}
+	if n, m := len(l.rows()), count(); n != rows || m != sessions {
+		t.Errorf("challenges added %d rows to the audit, %d sessions", n-rows, m-sessions)
+	}
+	first.report(t)
+	s, err := first.finish(t.Context(), l.client)
+	must(t, err)
+	first.unlocked(t, s)
+}
+
+// TestChallengeForgotten: a session that a challenge has made is forgotten in the end, and the challenge is not taken again for that, even if
+// the clock is set back to when it was good; neither by a server that starts anew. One whose time is not over is not forgotten.
+func TestChallengeForgotten(t *testing.T) {
+	l := newSNPLab(t)
+	g, unused, later := newGuest(t, "web"), newGuest(t, "web"), newGuest(t, "web")
+	must(t, unused.begin(t.Context(), l.client))
+	unused.report(t)
+	s, err := g.run(t, l.client)
+	must(t, err)
+	g.unlocked(t, s)
+	l.wait(DefaultSessionTTL + keepEnded)
+	must(t, later.begin(t.Context(), l.client))
+	later.report(t)
+	must(t, l.server.Expire(t.Context()))
+	if _, err := readSession(t.Context(), l.store.read, g.challenge.ID[:32]); !errors.Is(err, errNoSession) {
+		t.Fatalf("session is still known: %v", err)
+	}
+	l.wait(-DefaultSessionTTL - keepEnded)
+	for range 2 {
+		for _, g := range []*snpGuest{g, unused} {
+			_, err = g.finish(t.Context(), l.client)
+			refusedAs(t, err, wire.Expired)
+		}
+		l.stop()
+		l.start()
+	}
+	l.wait(DefaultSessionTTL + keepEnded)
+	s, err = later.finish(t.Context(), l.client)
+	must(t, err)
+	later.unlocked(t, s)
+	must(t, l.store.write(t.Context(), func(tx *transaction) error {
+		n, err := tx.forget(`(kind <> 'snp' OR expires <= ?) ORDER BY seq`, l.clock().Unix())
+		if n != 0 {
+			t.Errorf("%d sessions are forgotten whose challenges are not over", n)
+		}
+		return err
+	}))
+	_, err = later.finish(t.Context(), l.client)
+	refusedAs(t, err, wire.Used)
 }
 
 // TestChallengeRace: of many requests with one good report, one gets the secret.
@@ -282,25 +369,26 @@ func TestReportLater(t *testing.T) {
 	}
 }
 
-// TestChallengesGiveWay: challenges and launch sessions count against one bound, and the oldest give way, whichever they are.
-func TestChallengesGiveWay(t *testing.T) {
-	l := newSNPLab(t, func(c *Config) { c.MaxSessions = 3 })
-	first, launch, last := newGuest(t, "web"), newLaunch(platforms()[0], "web"), newGuest(t, "web")
-	must(t, first.begin(t.Context(), l.client))
-	must(t, launch.begin(t.Context(), l.client))
-	must(t, last.begin(t.Context(), l.client))
-	must(t, newGuest(t, "web").begin(t.Context(), l.client))
-	first.report(t)
-	_, err := first.finish(t.Context(), l.client)
-	refusedAs(t, err, wire.Expired)
-	must(t, newGuest(t, "web").begin(t.Context(), l.client))
-	launch.measure(t)
-	_, err = launch.finish(t.Context(), l.client)
-	refusedAs(t, err, wire.Expired)
-	last.report(t)
-	s, err := last.finish(t.Context(), l.client)
+// TestChallengeOfRestoredStore: a store that was made from a backup takes no challenge of the original, which may have released for it, though
+// both have the same key.
+func TestChallengeOfRestoredStore(t *testing.T) {
+	l := newSNPLab(t)
+	g := newGuest(t, "web")
+	must(t, g.begin(t.Context(), l.client))
+	g.report(t)
+	file, location := l.backup(), newLocation(t)
+	must(t, Restore(t.Context(), bytes.NewReader(file), location, l.key, rand.Reader, l.clock()))
+	copied := &lab{t: t, dir: location, key: l.key, log: l.log, now: l.now, limits: l.limits, config: l.config}
+	copied.config.Now = copied.clock
+	copied.start()
+	defer func() { copied.stop() }()
+	_, err := g.finish(t.Context(), copied.client)
+	refusedAs(t, err, wire.UnknownSession)
+	_, err = newGuest(t, "web").run(t, copied.client)
 	must(t, err)
-	last.unlocked(t, s)
+	s, err := g.finish(t.Context(), l.client)
+	must(t, err)
+	g.unlocked(t, s)
 }
 
 // TestSecretsOfGuest goes the whole way with the client's one call, once without waiting and once after the server had to ask.

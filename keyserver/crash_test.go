@@ -169,7 +169,7 @@ func (h *launch) asking() asking {
 }
 
 func (g *snpGuest) asking() asking {
-	return asking{g.challenge.ID, func(ctx context.Context, c *client.Client) error { _, err := g.finish(ctx, c); return err }}
+	return asking{g.challenge.ID[:32], func(ctx context.Context, c *client.Client) error { _, err := g.finish(ctx, c); return err }}
 }
 
 // TestKilled kills servers in the middle of releases, of both ways in, over and over: no session releases twice, the store opens, the

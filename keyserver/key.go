@@ -27,13 +27,14 @@ var ErrSealed = errors.New("sealed value does not open")
 // a random nonce of 24 bytes in front; what the value is for is authenticated with it, so that no row can
 // stand in for another.
 type Key struct {
-	sealing  cipher.AEAD
-	state    []byte           // MACs of rows that are no secret
-	receipts []byte           // makes the keys of release receipts
-	head     []byte           // authenticates the audit's end
-	signer   *auditlog.Signer // of the audit's checkpoints
-	rows1    []byte           // chained the audit's rows before they had plain hashes
-	backup   []byte           // of backup files
+	sealing   cipher.AEAD
+	state     []byte           // MACs of rows that are no secret
+	receipts  []byte           // makes the keys of release receipts
+	head      []byte           // authenticates the audit's end
+	signer    *auditlog.Signer // of the audit's checkpoints
+	rows1     []byte           // chained the audit's rows before they had plain hashes
+	backup    []byte           // of backup files
+	challenge []byte           // makes the keys of challenges
 }
 
 // NewKey takes the 32 random bytes of a store key. The caller may wipe them afterwards.
@@ -41,8 +42,8 @@ func NewKey(raw []byte) (*Key, error) {
 	if len(raw) != keySize {
 		return nil, fmt.Errorf("store key of %d bytes, not %d", len(raw), keySize)
 	}
-	var keys [7][]byte
-	for i, use := range []string{"sealing", "audit", "audit head", "audit signature", "state", "receipt", "backup"} {
+	var keys [8][]byte
+	for i, use := range []string{"sealing", "audit", "audit head", "audit signature", "state", "receipt", "backup", "challenge"} {
 		key, err := hkdf.Key(sha256.New, raw, nil, "sealboot key server store 1: "+use, keySize)
 		if err != nil {
 			return nil, err
@@ -59,7 +60,7 @@ func NewKey(raw []byte) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Key{sealing: sealing, rows1: keys[1], head: keys[2], signer: signer, state: keys[4], receipts: keys[5], backup: keys[6]}, nil
+	return &Key{sealing: sealing, rows1: keys[1], head: keys[2], signer: signer, state: keys[4], receipts: keys[5], backup: keys[6], challenge: keys[7]}, nil
 }
 
 // mac authenticates the parts of a row that anybody may read.

@@ -71,7 +71,7 @@ type decision struct {
 func (s *Server) decide(ctx context.Context, from Source, id string, m sev.Measurement, api sev.API) (*decision, error) {
 	now := s.now() // the time of the decision
 	d := &decision{entry: Entry{Time: now, Event: EventRelease, Session: id, Request: from.Request, Source: from.Address, API: api.String()}.by(ctx)}
-	if err := s.look(ctx, d, id, kindSEV); err != nil {
+	if err := s.look(ctx, d, id); err != nil {
 		return nil, err
 	}
 	if d.refusal == nil {
@@ -82,17 +82,9 @@ func (s *Server) decide(ctx context.Context, from Source, id string, m sev.Measu
 }
 
 // look finds the session, and the image if the session is still open; a refusal says that it goes no further.
-func (s *Server) look(ctx context.Context, d *decision, id string, kind kind) error {
-	err := s.lookSession(ctx, d, id, kind)
-	if err == nil && d.refusal == nil {
-		d.found, err = s.store.find(ctx, d.kept.image)
-	}
-	return err
-}
-
-func (s *Server) lookSession(ctx context.Context, d *decision, id string, kind kind) (err error) {
+func (s *Server) look(ctx context.Context, d *decision, id string) (err error) {
 	d.kept, err = readSession(ctx, s.store.read, id)
-	if errors.Is(err, errNoSession) || err == nil && d.kept.kind != kind {
+	if errors.Is(err, errNoSession) || err == nil && d.kept.kind != kindSEV {
 		d.refusal = refusef(wire.UnknownSession, "no such session of this kind")
 		return nil
 	}
@@ -100,8 +92,10 @@ func (s *Server) lookSession(ctx context.Context, d *decision, id string, kind k
 		return err
 	}
 	d.entry.Image, d.entry.Version, d.entry.Platform, d.entry.Chip = d.kept.image, d.kept.version, d.kept.platform, d.kept.chip
-	d.refusal = ended(d.kept, d.entry.Time)
-	return nil
+	if d.refusal = ended(d.kept, d.entry.Time); d.refusal == nil {
+		d.found, err = s.store.find(ctx, d.kept.image)
+	}
+	return err
 }
 
 // refused puts the refusal, if it is one, into the entry.
@@ -114,7 +108,11 @@ func (d *decision) refused() {
 // settle writes a decision, or says errStale.
 func (s *Server) settle(t *transaction, d *decision) error {
 	if d.kept.state == open {
-		if err := t.endSession(d.kept.id, outcome(d.refusal)); err != nil {
+		end := t.endSession
+		if d.kept.kind == kindSNP {
+			end = t.endChallenge
+		}
+		if err := end(d.kept, outcome(d.refusal)); err != nil {
 			return err
 		}
 	}

@@ -42,7 +42,7 @@ func TestReportAttacks(t *testing.T) {
 		}, cause: snp.ErrReportData.Error()},
 		"my report, another's key":    {after: func(g *snpGuest) { g.request.PublicKey = newGuest(t, "web").key.Public() }, cause: snp.ErrReportData.Error()},
 		"report of another challenge": {during: func(g *snpGuest) { g.challenge.Nonce[0]++ }, cause: snp.ErrReportData.Error()},
-		"report for another image":    {after: func(g *snpGuest) { g.image = "other"; g.report(t); g.image = "web" }, cause: snp.ErrReportData.Error()},
+		"report for another image":    {after: func(g *snpGuest) { g.image = "other"; g.report(t); g.image, g.request.Image = "web", "web" }, cause: snp.ErrReportData.Error()},
 		"key of zeros":                {after: func(g *snpGuest) { g.request.PublicKey = make([]byte, 32) }, cause: snp.ErrReportData.Error()},
 		"another digest":              {during: report(func(r *sevsnp.Report) { r.Measurement[0]++ }), cause: errReportDigest.Error()},
 		"digest of SEV": {during: func(g *snpGuest) {

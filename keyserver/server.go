@@ -64,7 +64,8 @@ type Server struct {
 	limits      limits
 	sources     *access.Limiter[netip.Prefix]
 	images      *access.Limiter[string]
-	decoy       *found           // what is judged where there is no image
+	decoy       *found // what is judged where there is no image
+	reported    reported
 	metrics     *metrics.Metrics // nil: nobody counts
 	admin       http.Handler     // nil: nobody administers over the network
 }

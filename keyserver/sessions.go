@@ -25,7 +25,7 @@ type kind string
 
 const (
 	kindSEV kind = "sev" // a launch: keys are kept for its measurement
-	kindSNP kind = "snp" // a challenge: its report names the platform
+	kindSNP kind = "snp" // a report: it ends as it begins, and its report names the platform
 )
 
 // session is a session in the store.
@@ -34,21 +34,17 @@ type session struct {
 	kind     kind
 	image    string
 	version  int64  // of the image when the session was made; 0: there was none
-	platform string // product and digest of its PDH; empty for a challenge
-	chip     string // digest of its CEK's key; empty for a challenge
+	platform string // product and digest of its PDH; empty for a report
+	chip     string // digest of its CEK's key; empty for a report
 	created  time.Time
 	expires  time.Time
 	state    state
-	sealed   []byte // sev.Session or what a challenge keeps, sealed for this row; nil once it has ended
+	sealed   []byte // sev.Session, sealed for this row; nil once it has ended
 }
 
 // purpose binds the sealed session to its row.
 func (s *session) purpose() [][]byte {
-	what := "session"
-	if s.kind != kindSEV {
-		what += " " + string(s.kind)
-	}
-	return [][]byte{[]byte(what), []byte(s.id), []byte(s.image), number(s.version),
+	return [][]byte{[]byte("session"), []byte(s.id), []byte(s.image), number(s.version),
 		[]byte(s.platform), []byte(s.chip), number(s.expires.Unix())}
 }
 
@@ -65,7 +61,7 @@ func (k *Key) session(s *session) (*sev.Session, error) {
 var errNoSession = errors.New("no such session")
 
 // Sessions that have ended stay known, so that a late host is told "used" or "expired": for an hour after their
-// expiry, and no more than this many.
+// expiry, and no more than this many, beside those whose challenges are not over yet.
 const (
 	keepEnded      = time.Hour
 	maxEnded       = 100_000
@@ -75,7 +71,7 @@ const (
 func (t *transaction) insertSession(s *session) error {
 	_, err := t.exec(`INSERT INTO sessions (`+sessionColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		s.id, string(s.kind), s.image, s.version, s.platform, s.chip, s.created.Unix(), s.expires.Unix(), string(s.state), s.sealed)
-	t.open.n++
+	t.batch.open++
 	return err
 }
 
@@ -96,12 +92,12 @@ func readSession(ctx context.Context, on queries, id string) (*session, error) {
 }
 
 // endSession ends an open session and drops its keys. If it was not open any more, that is errStale.
-func (t *transaction) endSession(id string, how state) error {
-	n, err := t.exec(`UPDATE sessions SET state = ?, sealed = NULL WHERE id = ? AND state = 'open'`, string(how), id)
+func (t *transaction) endSession(s *session, how state) error {
+	n, err := t.exec(`UPDATE sessions SET state = ?, sealed = NULL WHERE id = ? AND state = 'open'`, string(how), s.id)
 	if err == nil && n != 1 {
 		err = errStale
 	}
-	t.open.n--
+	t.batch.open--
 	return err
 }
 
@@ -114,13 +110,11 @@ func (t *transaction) expireSessions(now time.Time) (ended int64, more bool, err
 	if err != nil {
 		return 0, false, err
 	}
-	old, err := t.exec(`DELETE FROM sessions WHERE seq IN
-		(SELECT seq FROM sessions WHERE state <> 'open' AND expires <= ? ORDER BY expires LIMIT ?)`, now.Add(-keepEnded).Unix(), sweepLength)
+	old, err := t.forget(`expires <= ? ORDER BY expires`, now.Add(-keepEnded).Unix())
 	if err != nil {
 		return 0, false, err
 	}
-	surplus, err := t.exec(`DELETE FROM sessions WHERE seq IN
-		(SELECT seq FROM sessions WHERE state <> 'open' AND seq <= (SELECT max(seq) FROM sessions) - ? ORDER BY seq LIMIT ?)`, maxEnded, sweepLength)
+	surplus, err := t.forget(`(kind <> 'snp' OR expires <= ?) AND seq <= (SELECT max(seq) FROM sessions) - ? ORDER BY seq`, now.Unix(), maxEnded)
 	return ended, max(ended, old, surplus) == sweepLength, err
 }
 
@@ -128,33 +122,34 @@ func (t *transaction) expireSessions(now time.Time) (ended int64, more bool, err
 func (t *transaction) endOpen(which string, args ...any) (ended int64, err error) {
 	ended, err = t.exec(`UPDATE sessions SET state = 'expired', sealed = NULL WHERE seq IN
 		(SELECT seq FROM sessions WHERE state = 'open' AND `+which+`)`, args...)
-	t.open.n -= ended
+	t.batch.open -= ended
 	return ended, err
 }
 
-// openCount is the number of open sessions with what the batch has done, once it is known.
-type openCount struct {
-	known bool
-	n     int64
+// batchState is what a batch has read and changed: the number of open sessions, and the end of the last challenge whose session may be
+// forgotten, once they are known.
+type batchState struct {
+	openKnown, forgottenKnown bool
+	open, forgotten           int64
 }
 
 // makeRoom sees to it that one more session fits under the bound: first those whose time is over end, then the
 // oldest.
 func (t *transaction) makeRoom(bound int, now time.Time) (ended int64, err error) {
-	if !t.open.known {
-		if err := t.row(`SELECT n FROM open_sessions`).Scan(&t.open.n); err != nil {
+	if !t.batch.openKnown {
+		if err := t.row(`SELECT n FROM open_sessions`).Scan(&t.batch.open); err != nil {
 			return 0, err
 		}
-		t.open.known = true
+		t.batch.openKnown = true
 	}
-	if t.open.n < int64(bound) {
+	if t.batch.open < int64(bound) {
 		return 0, nil
 	}
 	ended, err = t.endOpen(`expires <= ? ORDER BY expires LIMIT ?`, now.Unix(), sweepLength)
 	if err != nil {
 		return 0, err
 	}
-	excess := t.open.n - int64(bound) + 1
+	excess := t.batch.open - int64(bound) + 1
 	if excess <= 0 {
 		return ended, nil
 	}

@@ -50,6 +50,7 @@ type Store struct {
 	parsed     imageCache
 	revoked    revocationCache
 	known      principalCache
+	challenges challenges
 
 	observing sync.Mutex // of those who add observers
 	observers atomic.Pointer[[]Observer]
@@ -231,14 +232,18 @@ func OpenStore(ctx context.Context, location string, key *Key, random io.Reader,
 }
 
 // ready brings the tables and what they hold to the newest form, and checks the key.
-func (s *Store) ready(ctx context.Context, on queries, now time.Time) error {
+func (s *Store) ready(ctx context.Context, on queries, now time.Time) (err error) {
 	if err := s.dialect.migrate(ctx, on, now); err != nil {
 		return err
 	}
 	if err := checkKey(ctx, on, s.key); err != nil {
 		return err
 	}
-	return upgrade(ctx, on, s.key, s.random)
+	if err := upgrade(ctx, on, s.key, s.random); err != nil {
+		return err
+	}
+	s.challenges, err = s.key.challenges(ctx, on, s.random)
+	return err
 }
 
 // Close waits for the writes under way. Later ones fail.

@@ -21,7 +21,7 @@ type transaction struct {
 	on    queries
 	store *Store
 	trail *trail // the audit, with this batch's rows
-	open  *openCount
+	batch *batchState
 }
 
 // write runs do and commits what it did, or nothing if do fails or the commit does. do must not keep
@@ -186,14 +186,14 @@ func (s *Store) attempt(ctx context.Context, on queries, batch []*write, results
 	if err := exec(`SAVEPOINT one`); err != nil {
 		return err
 	}
-	var open openCount
+	var state batchState
 	for i, w := range batch {
 		if results[i] = w.ctx.Err(); results[i] != nil {
 			continue
 		}
-		beforeTrail, beforeOpen := trail, open
-		if results[i] = w.do(&transaction{ctx: ctx, on: on, store: s, trail: &trail, open: &open}); results[i] != nil {
-			trail, open = beforeTrail, beforeOpen
+		beforeTrail, before := trail, state
+		if results[i] = w.do(&transaction{ctx: ctx, on: on, store: s, trail: &trail, batch: &state}); results[i] != nil {
+			trail, state = beforeTrail, before
 			if err := exec(`ROLLBACK TO SAVEPOINT one`); err != nil { // a full disk may have ended the whole transaction
 				return fmt.Errorf("%w, after: %w", err, results[i])
 			}

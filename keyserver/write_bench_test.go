@@ -125,7 +125,7 @@ func (l *lab) exchange(t testing.TB, keys *sev.Session, bound int) error {
 		}
 		secrets.wipe()
 		err = l.store.write(t.Context(), func(tx *transaction) error {
-			if err := tx.endSession(kept.id, released); err != nil {
+			if err := tx.endSession(kept, released); err != nil {
 				return err
 			}
 			if err := tx.countRelease(f); err != nil {

@@ -149,7 +149,7 @@ listen = "0.0.0.0:0"
 	noError(t, err)
 	milan := fake.New(snp.Milan)
 	report := milan.Sign(milan.Report(3, snp.Digest{1}, snp.ReportData{}))
-	if _, err := guest.Report(t.Context(), challenge.ID, wire.ReportRequest{Report: report, PublicKey: make([]byte, 32)}); err == nil || asked.Load() == 0 {
+	if _, err := guest.Report(t.Context(), challenge.ID, wire.ReportRequest{Image: "web", Report: report, PublicKey: make([]byte, 32)}); err == nil || asked.Load() == 0 {
 		t.Errorf("AMD's key service was asked %d times; %v", asked.Load(), err)
 	}
 	if _, text := look(t, http.DefaultClient, s.first.Metrics+"/metrics"); !strings.Contains(text, `{outcome="answered"} `) || strings.Contains(text, `{outcome="answered"} 0`) {

@@ -76,7 +76,7 @@ func (b *bench) reports(ctx context.Context, server *lab.Server, amd *fake.AMD) 
 		if err != nil {
 			return err
 		}
-		message, err := wire.ReportRequest{Report: firmware(data), Certificates: certificates, PublicKey: key.Public()}.Encode()
+		message, err := wire.ReportRequest{Image: reportImageName, Report: firmware(data), Certificates: certificates, PublicKey: key.Public()}.Encode()
 		if err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ func reportOperations(amd *fake.AMD, firmware func([seal.ReportDataSize]byte) []
 	if err != nil {
 		return err
 	}
-	id := strings.Repeat("0", 32)
+	id := strings.Repeat("0", 80)
 	encapsulated, box, err := seal.Seal(key.Public(), id, reportImageName, make([]byte, 200))
 	if err != nil {
 		return err

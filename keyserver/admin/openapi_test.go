@@ -315,7 +315,7 @@ func TestHostsExchange(t *testing.T) {
 	must(t, err)
 	data, err := seal.ReportData(challenge.Nonce, key.PublicKey().Bytes(), "web")
 	must(t, err)
-	report := wire.ReportRequest{Report: l.amd.Sign(l.amd.Report(3, snpDigest, data)), Certificates: l.amd.Table(), PublicKey: key.PublicKey().Bytes()}
+	report := wire.ReportRequest{Image: "web", Report: l.amd.Sign(l.amd.Report(3, snpDigest, data)), Certificates: l.amd.Table(), PublicKey: key.PublicKey().Bytes()}
 	_, err = c.Report(t.Context(), challenge.ID, report)
 	must(t, err)
 	_, err = c.Report(t.Context(), challenge.ID, report)

@@ -116,7 +116,7 @@ func (c *Client) Challenge(ctx context.Context, r wire.ChallengeRequest) (wire.C
 
 // Report brings the challenge's report and gets the sealed secret, which package snp/seal opens.
 func (c *Client) Report(ctx context.Context, challenge string, r wire.ReportRequest) (wire.SealedSecret, error) {
-	if !wire.ValidSessionID(challenge) {
+	if !wire.ValidChallengeID(challenge) {
 		return wire.SealedSecret{}, fmt.Errorf("ask for secret: %q is no challenge", challenge)
 	}
 	body, err := r.Encode()

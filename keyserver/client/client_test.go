@@ -181,9 +181,9 @@ func TestDeadline(t *testing.T) {
 
 // TestReport asks for a challenge and brings its report.
 func TestReport(t *testing.T) {
-	challenge := wire.Challenge{ID: session.ID, Nonce: make([]byte, 32), Expires: session.Expires}
+	challenge := wire.Challenge{ID: strings.Repeat("1f", 40), Nonce: make([]byte, 32), Expires: session.Expires}
 	sealed := wire.SealedSecret{Encapsulated: make([]byte, 32), Secret: make([]byte, 40)}
-	report := wire.ReportRequest{Report: make([]byte, 0x4a0), PublicKey: make([]byte, 32)}
+	report := wire.ReportRequest{Image: "web", Report: make([]byte, 0x4a0), PublicKey: make([]byte, 32)}
 	c := server(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/v1/challenges":
@@ -191,7 +191,7 @@ func TestReport(t *testing.T) {
 				t.Errorf("server got %+v: %v", m, err)
 			}
 			reply(http.StatusCreated, wire.MediaType, encoded(t, challenge))(w, r)
-		case "/v1/challenges/" + session.ID + "/report":
+		case "/v1/challenges/" + challenge.ID + "/report":
 			if m, err := wire.DecodeReportRequest(r.Body); err != nil || len(m.Certificates) != 0 {
 				t.Errorf("server got %+v: %v", m, err)
 			}
@@ -214,7 +214,7 @@ func TestReport(t *testing.T) {
 		"other status": reply(http.StatusCreated, wire.MediaType, encoded(t, sealed)), "a challenge": reply(http.StatusOK, wire.MediaType, encoded(t, challenge)),
 		"without end": endless,
 	} {
-		if _, err := server(t, answer).Report(t.Context(), session.ID, report); !errors.Is(err, ErrNotKeyServer) {
+		if _, err := server(t, answer).Report(t.Context(), challenge.ID, report); !errors.Is(err, ErrNotKeyServer) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -33,7 +33,7 @@ func (c *Client) Secrets(ctx context.Context, image string, random io.Reader, no
 	if err != nil {
 		return nil, err
 	}
-	r := wire.ReportRequest{PublicKey: key.Public()}
+	r := wire.ReportRequest{Image: image, PublicKey: key.Public()}
 	if r.Report, r.Certificates, err = report(ctx, data); err != nil {
 		return nil, fmt.Errorf("ask firmware for a report: %w", err)
 	}

@@ -53,7 +53,7 @@ func DecodeChallenge(r io.Reader) (Challenge, error) {
 	if err := o.end(); err != nil {
 		return Challenge{}, err
 	}
-	if err := checkSessionID(m.ID); err != nil {
+	if err := checkChallengeID(m.ID); err != nil {
 		return Challenge{}, err
 	}
 	var err error
@@ -67,11 +67,15 @@ func DecodeChallenge(r io.Reader) (Challenge, error) {
 func DecodeReportRequest(r io.Reader) (ReportRequest, error) {
 	o := readObject(r)
 	m := ReportRequest{
+		Image:        o.text("image"),
 		Report:       o.bytes("report", reportSize, reportSize),
 		Certificates: o.bytes("certificates", 0, maxCertificates),
 		PublicKey:    o.bytes("public_key", publicKeySize, publicKeySize),
 	}
 	if err := o.end(); err != nil {
+		return ReportRequest{}, err
+	}
+	if err := checkImage(m.Image); err != nil {
 		return ReportRequest{}, err
 	}
 	return m, nil

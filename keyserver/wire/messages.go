@@ -44,6 +44,7 @@ type (
 		Expires string `json:"expires"`
 	}
 	reportRequestJSON struct {
+		Image        string `json:"image"`
 		Report       []byte `json:"report"`
 		Certificates []byte `json:"certificates"`
 		PublicKey    []byte `json:"public_key"`

@@ -125,13 +125,14 @@ type ChallengeRequest struct {
 
 // Challenge answers it: what a running guest's report must bind.
 type Challenge struct {
-	ID      string // names the challenge in the next request
+	ID      string // names the challenge in the next request; its first 32 digits name the session that the report makes
 	Nonce   []byte
 	Expires time.Time // whole seconds, UTC
 }
 
 // ReportRequest brings a challenge's report: POST /v1/challenges/{id}/report.
 type ReportRequest struct {
+	Image        string // for which the challenge was made
 	Report       []byte // as the guest's firmware gives it
 	Certificates []byte // the table that came with it, PEM or DER; may be empty
 	PublicKey    []byte // of the guest's one-time key, which the report binds
@@ -161,8 +162,10 @@ func ValidImage(s string) bool {
 }
 
 // ValidSessionID says whether s has the form of a session's name: 32 lower-case hexadecimal digits.
-func ValidSessionID(s string) bool {
-	if len(s) != 32 {
+func ValidSessionID(s string) bool { return isHex(s, 32) }
+
+func isHex(s string, digits int) bool {
+	if len(s) != digits {
 		return false
 	}
 	for i := range len(s) {
@@ -171,6 +174,16 @@ func ValidSessionID(s string) bool {
 		}
 	}
 	return true
+}
+
+// ValidChallengeID says whether s has the form of a challenge's id: 80 lower-case hexadecimal digits.
+func ValidChallengeID(s string) bool { return isHex(s, 80) }
+
+func checkChallengeID(s string) error {
+	if !ValidChallengeID(s) {
+		return fmt.Errorf("%w: id is not 80 hexadecimal digits", ErrMalformed)
+	}
+	return nil
 }
 
 func checkImage(s string) error {

@@ -22,8 +22,8 @@ var (
 	goodMeasurement = MeasurementRequest{Measurement: fill(48, 6), APIMajor: 1, APIMinor: 55, Build: 255}
 	goodPacket      = Packet{Header: fill(52, 7), Secret: fill(3072, 8)}
 	goodAsk         = ChallengeRequest{Image: "web-1.2_x"}
-	goodChallenge   = Challenge{ID: strings.Repeat("1f", 16), Nonce: fill(32, 10), Expires: time.Unix(1_800_000_000, 0).UTC()}
-	goodReport      = ReportRequest{Report: fill(0x4a0, 11), Certificates: fill(8<<10, 12), PublicKey: fill(32, 13)}
+	goodChallenge   = Challenge{ID: strings.Repeat("1f", 40), Nonce: fill(32, 10), Expires: time.Unix(1_800_000_000, 0).UTC()}
+	goodReport      = ReportRequest{Image: "web-1.2_x", Report: fill(0x4a0, 11), Certificates: fill(8<<10, 12), PublicKey: fill(32, 13)}
 	goodSealed      = SealedSecret{Encapsulated: fill(32, 14), Secret: fill(500, 15)}
 	goodConfirm     = ConfirmationRequest{Secret: guid.MustParse("736869e5-84f0-4973-92ec-06879ce3da0b"), MAC: fill(32, 9)}
 	goodProblem     = Problem{Class: Refused, Request: "0123456789abcdef"}
@@ -48,7 +48,7 @@ var kinds = []kind{
 	{"challenge request", goodAsk, of(DecodeChallengeRequest)},
 	{"challenge", goodChallenge, of(DecodeChallenge)},
 	{"report request", goodReport, of(DecodeReportRequest)},
-	{"report request without certificates", ReportRequest{Report: fill(0x4a0, 11), Certificates: []byte{}, PublicKey: fill(32, 13)}, of(DecodeReportRequest)},
+	{"report request without certificates", ReportRequest{Image: "web-1.2_x", Report: fill(0x4a0, 11), Certificates: []byte{}, PublicKey: fill(32, 13)}, of(DecodeReportRequest)},
 	{"sealed secret", goodSealed, of(DecodeSealedSecret)},
 	{"confirmation request", goodConfirm, of(DecodeConfirmationRequest)},
 	{"problem", goodProblem, of(func(r io.Reader) (Problem, error) { return DecodeProblem(r, Refused.Status()) })},
@@ -126,7 +126,7 @@ var goodSealedText = strings.Repeat("Dw8P", 162)
 
 // TestLargestReport: the most certificates that are taken fit into a body.
 func TestLargestReport(t *testing.T) {
-	m := ReportRequest{Report: fill(0x4a0, 11), Certificates: fill(32<<10, 12), PublicKey: fill(32, 13)}
+	m := ReportRequest{Image: "web-1.2_x", Report: fill(0x4a0, 11), Certificates: fill(32<<10, 12), PublicKey: fill(32, 13)}
 	if got, err := DecodeReportRequest(strings.NewReader(encode(t, m))); err != nil || !reflect.DeepEqual(got, m) {
 		t.Error(err)
 	}
@@ -170,6 +170,8 @@ func TestValues(t *testing.T) {
 		{"packet", "bits left over in base64", "Bw==", "Bx=="},
 		{"challenge request", "image of a path", `"web-1.2_x"`, `"a/b"`},
 		{"challenge", "id in capitals", `"1f`, `"1F`},
+		{"challenge", "id of a session", strings.Repeat("1f", 40), strings.Repeat("1f", 16)},
+		{"report request", "image of a path", `"web-1.2_x"`, `"a/b"`},
 		{"challenge", "nonce too short", "CgoK", ""},
 		{"challenge", "no time", "2027-", "x-"},
 		{"report request", "report too short", "CwsL", ""},

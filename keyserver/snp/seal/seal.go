@@ -45,11 +45,11 @@ func ReportData(nonce, publicKey []byte, image string) (data [ReportDataSize]byt
 	return [ReportDataSize]byte(h.Sum(nil)), nil
 }
 
-// info binds a box to its exchange: label, the challenge's id (32 hexadecimal digits) and the image's name.
+// info binds a box to its exchange: label, the challenge's id (80 hexadecimal digits) and the image's name.
 func info(challenge, image string) []byte { return []byte(label + challenge + image) }
 
 // challengeSize is the length of a challenge's id.
-const challengeSize = 32
+const challengeSize = 80
 
 // ErrOpen says that a box does not open: it is for another key, challenge or image, or was changed.
 var ErrOpen = errors.New("sealed secret does not open")

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-const challenge = "000102030405060708090a0b0c0d0e0f"
+var challenge = strings.Repeat("0123456789abcdef", 5)
 
 func newKey(t testing.TB) *Key {
 	t.Helper()
