@@ -4,9 +4,14 @@
 // them; loads the kernel modules that the initramfs lists; waits, for a bounded time, for the
 // disk whose LUKS UUID the kernel command line names; reads that disk's header once; compares
 // the pin of that copy with the pin from the secret table; opens the root from that very
-// copy through dm-crypt; wipes the keys; leaves the receipt of a change of passphrase, if there is one, in
-// /run for the guest's root user (package receipt); and becomes the distribution's own init: that of its initramfs, if GRUB
-// loaded one before ours and its rescue shell can be turned off (initramfs-tools, dracut), else the root's.
+// copy through dm-crypt, and the boot volume before it if there is one (package luks/layout); wipes the keys; leaves the receipt
+// of a change of passphrase, if there is one, in /run for the guest's root user (package receipt); and becomes the
+// distribution's own init: that of its initramfs, if GRUB loaded one before ours and its rescue shell can be turned off
+// (initramfs-tools, dracut), else the root's.
+//
+// With a boot volume, the root is of a kind that the builder does not write (xfs, btrfs). What it would have put there waits
+// in the boot volume (InstallTree), and the agent puts it into the root: whole, before anything of the root
+// runs, and again from the beginning if the machine went off meanwhile. Then the tree is removed.
 //
 // The disk, and every device beside it, is the host's and lies where it can. The command line,
 // this program and the modules are measured or come out of the encrypted root. LUKS does
@@ -34,8 +39,12 @@ const (
 	UsedFile       = "used"       // in KeyFolder: which passphrase opened the disk
 	ReceiptFile    = "receipt"    // in KeyFolder, if there is one
 	RootName       = "sealboot-root"
-	RootDevice     = "/dev/mapper/" + RootName
+	RootDevice     = mapperFolder + RootName
+	BootName       = "sealboot-boot"
+	BootDevice     = mapperFolder + BootName
 	DiskParameter  = "sealboot.disk" // on the kernel command line
+	// InstallTree is in the boot volume what is to be put into the root, under the same paths as there.
+	InstallTree = "/sealboot/install"
 )
 
 // Reasons to stop.
@@ -50,6 +59,8 @@ var (
 	ErrPin          = errors.New("the disk's LUKS header is not the one that was recorded")
 	ErrTruncated    = errors.New("the disk is smaller than its LUKS header says")
 	ErrKey          = errors.New("the passphrase does not open the disk")
+	ErrBootVolume   = errors.New("the disk's boot volume is refused")
+	ErrInstall      = errors.New("the root cannot be completed from the boot volume")
 	ErrNoInit       = errors.New("the root has no init")
 )
 

@@ -11,7 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deviceMapper makes the root with dm-crypt, as cryptsetup does: the volume key goes to the
+const mapperFolder = "/dev/mapper/"
+
+// deviceMapper makes devices with dm-crypt, as cryptsetup does: the volume key goes to the
 // kernel's keyring, under a type that cannot be read back, and the table only names it. So
 // the key shows neither in the table (`dmsetup table --showkeys`) nor in any process.
 type deviceMapper struct{}
@@ -40,30 +42,30 @@ func (deviceMapper) Map(t Table, key []byte) error {
 		unix.KeyctlInt(unix.KEYCTL_REVOKE, id, 0, 0, 0)
 		unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_THREAD_KEYRING, 0, 0)
 	}()
-	control, err := os.OpenFile("/dev/mapper/control", os.O_RDWR, 0)
+	control, err := os.OpenFile(mapperFolder+"control", os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer control.Close()
 	// The form of UUID by which cryptsetup knows its own: CRYPT-LUKS2-UUID-NAME.
-	uuid := "CRYPT-LUKS2-" + strings.ReplaceAll(t.UUID, "-", "") + "-" + RootName
-	device, err := mapperCall(control, unix.DM_DEV_CREATE, uuid, nil)
+	uuid := "CRYPT-LUKS2-" + strings.ReplaceAll(t.UUID, "-", "") + "-" + t.Name
+	device, err := mapperCall(control, unix.DM_DEV_CREATE, t.Name, uuid, nil)
 	if err != nil {
 		return fmt.Errorf("make device: %w", err)
 	}
-	if _, err := mapperCall(control, unix.DM_TABLE_LOAD, "", &target{t.Length / linuxSector, t.params(keyName, len(key))}); err != nil {
-		mapperCall(control, unix.DM_DEV_REMOVE, "", nil)
+	if _, err := mapperCall(control, unix.DM_TABLE_LOAD, t.Name, "", &target{t.Length / linuxSector, t.params(keyName, len(key))}); err != nil {
+		mapperCall(control, unix.DM_DEV_REMOVE, t.Name, "", nil)
 		return fmt.Errorf("load table: %w", err)
 	}
-	if _, err := mapperCall(control, unix.DM_DEV_SUSPEND, "", nil); err != nil { // without its flag: resume
-		mapperCall(control, unix.DM_DEV_REMOVE, "", nil)
+	if _, err := mapperCall(control, unix.DM_DEV_SUSPEND, t.Name, "", nil); err != nil { // without its flag: resume
+		mapperCall(control, unix.DM_DEV_REMOVE, t.Name, "", nil)
 		return fmt.Errorf("start device: %w", err)
 	}
 	// No udev is there yet to make the link that root= names.
-	if err := os.Symlink(fmt.Sprintf("../dm-%d", unix.Minor(device)), RootDevice); err != nil && !os.IsExist(err) {
+	if err := os.Symlink(fmt.Sprintf("../dm-%d", unix.Minor(device)), mapperFolder+t.Name); err != nil && !os.IsExist(err) {
 		return err
 	}
-	return announce(device)
+	return announce(device, t.Name)
 }
 
 // target is the one row of the table.
@@ -72,9 +74,9 @@ type target struct {
 	params  string
 }
 
-// mapperCall does one ioctl of the device mapper on RootName (Linux include/uapi/linux/dm-ioctl.h)
-// and gives the device's number.
-func mapperCall(control *os.File, request uint, uuid string, t *target) (uint64, error) {
+// mapperCall does one ioctl of the device mapper on a device (Linux include/uapi/linux/dm-ioctl.h)
+// and gives its number.
+func mapperCall(control *os.File, request uint, name, uuid string, t *target) (uint64, error) {
 	size := unix.SizeofDmIoctl
 	if t != nil {
 		size += unix.SizeofDmTargetSpec + (len(t.params)+8)&^7 // its zero byte, and the next row's alignment
@@ -84,7 +86,7 @@ func mapperCall(control *os.File, request uint, uuid string, t *target) (uint64,
 	head.Version = [3]uint32{4, 0, 0}
 	head.Data_size = uint32(size)
 	head.Data_start = unix.SizeofDmIoctl
-	copy(head.Name[:len(head.Name)-1], RootName)
+	copy(head.Name[:len(head.Name)-1], name)
 	copy(head.Uuid[:len(head.Uuid)-1], uuid)
 	if t != nil {
 		head.Target_count = 1
@@ -105,15 +107,15 @@ func mapperCall(control *os.File, request uint, uuid string, t *target) (uint64,
 const (
 	udevRecords = "/run/udev/data"
 	udevRules   = "/run/udev/rules.d"
-	// udevRule is what of LVM's rules (10-dm.rules, 13-dm-disk.rules) the root needs where they are not installed, as in a Debian 13
+	// udevRule is what of LVM's rules (10-dm.rules, 13-dm-disk.rules) our devices need where they are not installed, as in a Debian 13
 	// with dracut: without a name systemd takes the device for unfinished, and without links it waits for them for ever.
 	// A disk without the attribute would not match != either.
 	udevRule = `SUBSYSTEM!="block", GOTO="sealboot_end"
 ACTION=="remove", GOTO="sealboot_end"
-ATTR{dm/name}=="` + RootName + `", GOTO="sealboot_root"
+ATTR{dm/name}=="` + RootName + `|` + BootName + `", GOTO="sealboot_device"
 GOTO="sealboot_end"
-LABEL="sealboot_root"
-ENV{DM_NAME}="` + RootName + `", SYMLINK+="mapper/` + RootName + `"
+LABEL="sealboot_device"
+ENV{DM_NAME}="$attr{dm/name}", SYMLINK+="mapper/$attr{dm/name}"
 IMPORT{builtin}="blkid"
 ENV{ID_FS_UUID_ENC}=="?*", SYMLINK+="disk/by-uuid/$env{ID_FS_UUID_ENC}"
 ENV{ID_FS_LABEL_ENC}=="?*", SYMLINK+="disk/by-label/$env{ID_FS_LABEL_ENC}"
@@ -124,7 +126,7 @@ LABEL="sealboot_end"
 // announce writes what udev would have stored had it been running (systemd's udev database,
 // /run/udev/data/bMAJOR:MINOR), and a rule. Without the record, udev's rules for device-mapper take the device
 // for one under construction, and systemd never calls it ready.
-func announce(device uint64) error {
+func announce(device uint64, deviceName string) error {
 	if err := os.MkdirAll(udevRules, 0o755); err != nil {
 		return err
 	}
@@ -135,5 +137,5 @@ func announce(device uint64) error {
 		return err
 	}
 	name := fmt.Sprintf("%s/b%d:%d", udevRecords, unix.Major(device), unix.Minor(device))
-	return os.WriteFile(name, []byte("E:DM_UDEV_PRIMARY_SOURCE_FLAG=1\nE:DM_UDEV_RULES_VSN=2\nE:DM_ACTIVATION=1\nE:DM_NAME="+RootName+"\nE:DM_SUSPENDED=0\n"), 0o644)
+	return os.WriteFile(name, []byte("E:DM_UDEV_PRIMARY_SOURCE_FLAG=1\nE:DM_UDEV_RULES_VSN=2\nE:DM_ACTIVATION=1\nE:DM_NAME="+deviceName+"\nE:DM_SUSPENDED=0\n"), 0o644)
 }

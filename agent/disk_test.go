@@ -85,14 +85,13 @@ func (m machine) Open(name string) (Disk, error) {
 
 // mapper notes what it was asked to map.
 type mapper struct {
-	table Table
-	key   []byte
-	calls int
-	fails error
+	tables []Table
+	key    []byte
+	fails  error
 }
 
 func (m *mapper) Map(t Table, key []byte) error {
-	m.table, m.key, m.calls = t, bytes.Clone(key), m.calls+1
+	m.tables, m.key = append(m.tables, t), bytes.Clone(key)
 	return m.fails
 }
 
@@ -137,7 +136,11 @@ func (g *good) open(t *testing.T) (*mapper, error) {
 		}
 		return mapped, err
 	}
-	return mapped, Unlock(found, &g.keys, mapped)
+	boot, err := Unlock(found, &g.keys, mapped)
+	if boot != (len(mapped.tables) == 2) {
+		t.Errorf("%d devices, but a boot volume: %v", len(mapped.tables), boot)
+	}
+	return mapped, err
 }
 
 func emptyDisk() *memoryDisk {

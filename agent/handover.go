@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,11 +9,6 @@ import (
 
 	"github.com/sealboot/sealboot/agent/receipt"
 )
-
-const newRoot = Folder + "/root"
-
-// fileSystems are tried in this order where the command line names none.
-var fileSystems = []string{"ext4", "xfs", "btrfs"}
 
 // leaveReceipt writes the receipt where only root can read it, and only until the machine is off: in /run, which is
 // memory and goes over to the next init.
@@ -67,31 +61,6 @@ func handOver(o Order, args, env []string) error {
 func become(program string, args, env []string) error {
 	err := unix.Exec(program, append([]string{program}, args...), env)
 	return fmt.Errorf("%w: %s: %w", ErrNoInit, program, err)
-}
-
-func mountRoot(o Order) error {
-	if err := os.MkdirAll(newRoot, 0o755); err != nil {
-		return err
-	}
-	var flags uintptr
-	if o.ReadOnly {
-		flags = unix.MS_RDONLY
-	}
-	kinds := fileSystems
-	if o.FileSystem != "" {
-		kinds = []string{o.FileSystem}
-	}
-	var tried []error
-	for _, kind := range kinds {
-		err := unix.Mount(RootDevice, newRoot, kind, flags, o.Options)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.ENODEV) || len(kinds) == 1 { // ENODEV: the kernel does not know it
-			tried = append(tried, fmt.Errorf("%s: %w", kind, err))
-		}
-	}
-	return errors.Join(tried...)
 }
 
 // switchRoot makes newRoot the root, after switch_root(8): the mounts move over, the initramfs is

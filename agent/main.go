@@ -72,7 +72,7 @@ func boot(args, env []string) error {
 	if err != nil {
 		return err
 	}
-	err = Unlock(found, keys, deviceMapper{})
+	hasBoot, err := Unlock(found, keys, deviceMapper{})
 	if err == nil && keys.Receipt != nil {
 		err = leaveReceipt("/", keys.Receipt)
 	}
@@ -82,6 +82,11 @@ func boot(args, env []string) error {
 		return err
 	}
 	say("root opened on " + found.Name)
+	if hasBoot {
+		if err := completeRoot(context.Background(), order); err != nil {
+			return err
+		}
+	}
 	if err := resume(); err != nil {
 		return err
 	}
