@@ -18,7 +18,7 @@ const usage = `sealboot-guest keeps a guest booting from its encrypted disk. Hoo
 
   sealboot-guest initramfs VERSION   make the initramfs of a kernel that was installed
   sealboot-guest remove VERSION      take it away again
-  sealboot-guest grow FOLDER         grow the ext4 file system that is mounted there to its device
+  sealboot-guest grow FOLDER         grow the ext4, xfs or btrfs file system that is mounted there to its device
 
 Exit codes: 0 done, or nothing to do; 1 it did not work; 2 wrong use.
 `
@@ -73,8 +73,8 @@ func enlarge(_ context.Context, _, folder string, stdout io.Writer) error {
 		return err
 	}
 	if r.After > r.Before {
-		fmt.Fprintf(stdout, "sealboot: grew the file system of %s from %s to %s, on a device of %s\n",
-			folder, progress.Bytes(r.Before), progress.Bytes(r.After), progress.Bytes(r.Device))
+		fmt.Fprintf(stdout, "sealboot: grew the %s file system of %s from %s to %s, on a device of %s\n",
+			r.Kind, folder, progress.Bytes(r.Before), progress.Bytes(r.After), progress.Bytes(r.Device))
 	}
 	return nil
 }
