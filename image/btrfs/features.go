@@ -28,11 +28,3 @@ const (
 func (s *superblock) unknown() []string {
 	return append(fsys.Names(s.roCompat&^roKnown, roNames, "compat_ro"), fsys.Names(s.incompat&^incompatKnown, incompatNames, "incompat")...)
 }
-
-// UnreadableByGRUB names the features that keep GRUB 2.12 from reading the file system: none of those that this package
-// reads. grub-core/fs/btrfs.c looks at no feature bits and no checksums, needs no block groups or free-space trees, takes holes as they
-// are, and knows zlib, LZO and zstd. A test has grub-fstest read such file systems. Two things are to be known:
-//
-//   - GRUB's paths begin at the top-level subvolume, not at the default one: /boot of the subvolume "@" is /@/boot there.
-//   - A file with space that is allocated and not written (fallocate) it does not read ("unsupported extent type 0x2").
-func (f *Reader) UnreadableByGRUB() []string { return nil }

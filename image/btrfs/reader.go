@@ -86,7 +86,7 @@ func (f *Reader) files(subvolume uint64) *fsys.Files {
 func (f *Reader) Facts() fsys.Facts {
 	s := f.super
 	return fsys.Facts{
-		UUID: s.uuid, Label: s.label, BlockSize: int(s.sectorSize), Size: int64(s.size), Free: int64(s.size - s.used),
+		UUID: s.uuid, Label: s.label, BlockSize: int(s.sectorSize), SectorSize: int(s.sectorSize), Size: int64(s.size), Free: int64(s.size - s.used),
 		Features: append(append([]string{s.sum.name}, fsys.Names(s.incompat, incompatNames, "incompat")...), fsys.Names(s.roCompat, roNames, "compat_ro")...),
 	}
 }

@@ -9,51 +9,80 @@ import (
 	"github.com/sealboot/sealboot/image/fsys"
 )
 
-// ErrNoRoot says that no subvolume is known to be the root of a system, or more than one.
-var ErrNoRoot = errors.New("no subvolume is known to be the root")
+// Reasons why it is not known which subvolume is the root of the system.
+var (
+	ErrNoRoot = errors.New("no subvolume has an /etc")
+	ErrRoots  = errors.New("several subvolumes may be the root")
+)
 
-// Root gives the subvolume that is the root of the system in this file system, and its path from the top-level one. It is the default
-// subvolume if that has an /etc; or else the one whose own /etc/fstab mounts it at / by subvol= (as Debian's and openSUSE's
-// installers write it). A snapshot's fstab names the subvolume that it was taken of, so it is not mistaken for that.
-func (f *Reader) Root() (files *fsys.Files, at string, err error) {
+// Root is the subvolume that a system lies in.
+type Root struct {
+	*fsys.Files
+	Subvolume
+	Default bool // it is mounted when no other is named
+}
+
+// Root finds the subvolume that is the root of the system: the named one; or else the default one, if it has an /etc; or else the
+// only one that has; or else, since snapshots have it too, the only one of these whose own /etc/fstab mounts it at / by subvol=, as
+// Debian's and openSUSE's installers write it: a snapshot's names the subvolume that it was taken of.
+func (f *Reader) Root(name string) (*Root, error) {
 	list, err := f.Subvolumes()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	number, err := f.defaultSubvolume()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	var found, paths []string
+	var found, own []Root
 	for _, s := range list {
-		files := f.files(s.Number)
-		if s.Number == number {
-			if _, err := files.ReadDir("/etc"); err == nil {
-				return files, s.Path, nil
-			} else if !errors.Is(err, fsys.ErrNotFound) {
-				return nil, "", err
+		r := Root{f.files(s.Number), s, s.Number == number}
+		if name != "" {
+			if s.Path == path.Clean("/"+name) {
+				return &r, nil
 			}
+			continue
 		}
-		paths = append(paths, s.Path)
-		table, err := files.ReadFile("/etc/fstab", 1<<20)
-		if errors.Is(err, fsys.ErrNotFound) {
+		if _, err := r.ReadDir("/etc"); errors.Is(err, fsys.ErrNotFound) {
 			continue
 		} else if err != nil {
-			return nil, "", fmt.Errorf("subvolume %s: %w", s.Path, err)
+			return nil, fmt.Errorf("subvolume %s: %w", s.Path, err)
 		}
-		if own, ok := rootSubvolume(string(table)); ok && own == s.Path {
-			found = append(found, s.Path)
+		if r.Default {
+			return &r, nil
+		}
+		found = append(found, r)
+		table, err := r.ReadFile("/etc/fstab", 1<<20)
+		if err != nil && !errors.Is(err, fsys.ErrNotFound) {
+			return nil, fmt.Errorf("subvolume %s: %w", s.Path, err)
+		}
+		if at, ok := rootSubvolume(string(table)); ok && at == s.Path {
+			own = append(own, r)
 		}
 	}
-	switch len(found) {
-	case 0:
-		return nil, "", fmt.Errorf("%w: the default one has no /etc, and none of %s has an /etc/fstab that mounts it at /", ErrNoRoot, strings.Join(paths, ", "))
-	case 1:
-	default:
-		return nil, "", fmt.Errorf("%w: %s all have an /etc/fstab that mounts them at /: make one the default", ErrNoRoot, strings.Join(found, ", "))
+	switch {
+	case name != "":
+		return nil, fmt.Errorf("%w: subvolume %s; there is %s", fsys.ErrNotFound, name, paths(list))
+	case len(found) == 0:
+		return nil, fmt.Errorf("%w: there is %s", ErrNoRoot, paths(list))
+	case len(found) == 1:
+		return &found[0], nil
+	case len(own) == 1:
+		return &own[0], nil
 	}
-	files, err = f.Subvolume(found[0])
-	return files, found[0], err
+	var may []Subvolume
+	for _, r := range found {
+		may = append(may, r.Subvolume)
+	}
+	return nil, fmt.Errorf("%w: %s", ErrRoots, paths(may))
+}
+
+func paths(list []Subvolume) string {
+	var all []string
+	for _, s := range list {
+		all = append(all, s.Path)
+	}
+	return strings.Join(all, ", ")
 }
 
 // rootSubvolume gives the path of the subvolume that a table of mounts has at /.

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sealboot/sealboot/image/fsys"
 	"github.com/sealboot/sealboot/image/fsys/fsystest"
-	"github.com/sealboot/sealboot/internal/testtool"
 )
 
 // seeds are images in testdata, made by TestMakeSeeds with a kernel: how they were mounted and made.
@@ -41,9 +41,9 @@ func TestSeeds(t *testing.T) {
 		if seed.name != "lzo" && (err != nil || string(name) != "default subvolume\n") || seed.name == "lzo" && err == nil {
 			t.Errorf("%s: the default subvolume is not the one set: %q, %v", seed.name, name, err)
 		}
-		root, at, err := r.Root()
-		if err != nil || at != "/@" {
-			t.Fatalf("%s: the root is %q, %v", seed.name, at, err)
+		root, err := r.Root("")
+		if err != nil || root.Path != "/@" || root.Default != (seed.name != "lzo") {
+			t.Fatalf("%s: the root is %+v, %v", seed.name, root, err)
 		}
 		if name, err := root.ReadFile("/name", 100); err != nil || string(name) != "default subvolume\n" {
 			t.Errorf("%s: the root is another one: %q, %v", seed.name, name, err)
@@ -128,8 +128,12 @@ func TestSubvolumes(t *testing.T) {
 func TestNoRoot(t *testing.T) {
 	dir := t.TempDir()
 	fsystest.Plain(t, dir, 1)
-	if _, _, err := open(t, mkfs(t, 256<<20, "--rootdir", dir)).Root(); !errors.Is(err, ErrNoRoot) {
+	r := open(t, mkfs(t, 256<<20, "--rootdir", dir))
+	if root, err := r.Root(""); root != nil || !errors.Is(err, ErrNoRoot) {
 		t.Errorf("a file system without a system: %v", err)
+	}
+	if root, err := r.Root("@"); root != nil || !errors.Is(err, fsys.ErrNotFound) || !strings.Contains(err.Error(), "there is /") {
+		t.Errorf("a subvolume that is not there: %v", err)
 	}
 	for table, want := range map[string]string{
 		"UUID=1 / btrfs rw,subvol=/@rootfs,x 0 0": "/@rootfs", "/dev/a / btrfs subvol=a/b 0": "/a/b", "/dev/a /x btrfs subvol=a 0\n#b / btrfs subvol=b": "", "x / btrfs defaults": "", "x": "",
@@ -169,7 +173,7 @@ func FuzzOpen(f *testing.F) {
 			return
 		}
 		_, _ = r.Subvolumes()
-		_, _, _ = r.Root()
+		_, _ = r.Root("")
 		fsystest.Exercise(t, r, image.Size)
 	})
 }
@@ -198,35 +202,3 @@ func mend(image *fsystest.Image, s *superblock, at int64) {
 }
 
 var _ fsystest.Reader = (*Reader)(nil)
-
-// TestGRUB has GRUB 2.12 read a file of every compression and checksum. Its paths begin at the top-level subvolume.
-func TestGRUB(t *testing.T) {
-	grub := testtool.Program(t, "grub-fstest")
-	for _, seed := range seeds {
-		image, _ := fsystest.Seed(t, seed.name)
-		r, err := Open(image, image.Size)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if bad := r.UnreadableByGRUB(); bad != nil {
-			t.Errorf("%s: unreadable %v", seed.name, bad)
-		}
-		top, err := r.Subvolume("/")
-		if err != nil {
-			t.Fatal(err)
-		}
-		file := image.Unpack(t)
-		for _, path := range []string{"/original", "/copy", "/@/name", "/boot/vmlinuz"} {
-			want, err := top.ReadFile(path, 1<<20)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := testtool.Output(t, grub, file, "cat", "(loop0)"+path); got != string(want) {
-				t.Errorf("%s: GRUB reads another %s", seed.name, path)
-			}
-		}
-		if got := testtool.Output(t, grub, file, "ls", "(loop0)/@/"); strings.TrimSpace(got) != "inner/ etc/ name" {
-			t.Errorf("%s: GRUB lists %q", seed.name, got)
-		}
-	}
-}

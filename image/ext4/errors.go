@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/sealboot/sealboot/image/fsys"
 )
 
 // What the writer refuses.
@@ -35,7 +37,7 @@ var (
 	ErrNotExt4     = errors.New("no ext4 file system")
 	ErrUnsupported = errors.New("ext4 features that are not supported")
 	ErrUnclean     = errors.New("the file system was not unmounted cleanly: run e2fsck on it first")
-	ErrNotFound    = errors.New("no such file")
+	ErrNotFound    = fsys.ErrNotFound
 )
 
 // FormatError says what breaks the rules of the format.

@@ -4,12 +4,13 @@ import "strconv"
 
 // Facts are what a file system says of itself.
 type Facts struct {
-	UUID      [16]byte
-	Label     string
-	BlockSize int
-	Size      int64    // bytes
-	Free      int64    // bytes
-	Features  []string // as the file system's own tools name them
+	UUID       [16]byte
+	Label      string
+	BlockSize  int
+	SectorSize int      // the largest sectors of a device that Linux mounts it on
+	Size       int64    // bytes
+	Free       int64    // bytes
+	Features   []string // as the file system's own tools name them
 }
 
 // Feature is one bit of a field of features.

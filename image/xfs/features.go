@@ -59,25 +59,3 @@ func (s *superblock) features() []string {
 	list = append(list, fsys.Names(uint64(s.roCompat), roNames, "ro_compat")...)
 	return append(list, fsys.Names(uint64(s.incompat), incompatNames, "incompat")...)
 }
-
-// grubIncompat are the features of version 5 that GRUB 2.12 reads right. Its mask XFS_SB_FEAT_INCOMPAT_SUPPORTED
-// (grub-core/fs/xfs.c) has bits 0 to 5. Of these needsrepair is only a warning there. With nrext64 it takes a folder's number of
-// extents from where the number of its attributes' extents is: in folders of one block it reads the hashes behind the names as names
-// too, finds inodes outside of the disk, and may end with an error, all names found. A test has grub-fstest list such a folder.
-const grubIncompat = incompatFtype | 1<<1 | incompatMetaUUID | 1<<3
-
-// grubVersion are the bits of version 4 that GRUB 2.12 takes (XFS_SB_VERSION_BITS_SUPPORTED).
-const grubVersion = versionNumber | 0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x400 | 0x800 | 0x1000 | versionDirV2 | versionMoreBits
-
-// UnreadableByGRUB names the features that keep GRUB 2.12 from reading the file system. Features that only
-// concern writing (finobt, rmapbt, reflink, inobtcount) are none of them.
-func (f *Reader) UnreadableByGRUB() []string {
-	s := f.super
-	if !s.v5() {
-		if s.version&^grubVersion != 0 {
-			return []string{"ci"}
-		}
-		return nil
-	}
-	return fsys.Names(uint64(s.incompat&^grubIncompat), incompatNames, "incompat")
-}

@@ -60,7 +60,7 @@ func Open(r io.ReaderAt, size int64) (*Reader, error) {
 func (f *Reader) Facts() fsys.Facts {
 	s := f.super
 	return fsys.Facts{
-		UUID: s.uuid, Label: s.label, BlockSize: int(s.blockSize), Size: int64(s.blocks) * int64(s.blockSize),
+		UUID: s.uuid, Label: s.label, BlockSize: int(s.blockSize), SectorSize: int(s.sectorSize), Size: int64(s.blocks) * int64(s.blockSize),
 		Free: int64(s.free) * int64(s.blockSize), Features: s.features(),
 	}
 }

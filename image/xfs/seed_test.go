@@ -44,7 +44,7 @@ func TestMakeSeeds(t *testing.T) {
 
 	dir = t.TempDir()
 	fsystest.Plain(t, dir, 300)
-	image = mkfs(t, 24<<20, "-m", "crc=0", "-b", "size=1024", "-p", protofile(t, dir))
+	image = mkfs(t, 24<<20, "-m", "crc=0", "-b", "size=1024", "-p", protofileOf(t, dir))
 	setAttributes(t, image, false)
 	fsystest.SaveSeed(t, image, "old", fsystest.List(t, open(t, image), true)) // no kernel of today mounts it; TestProtofile compares its like
 }

@@ -78,13 +78,11 @@ type Reader interface {
 	source.Source
 	Allocated(func(offset, length int64) error) error
 	ReadFile(path string, most int64) ([]byte, error)
-	UnreadableByGRUB() []string
 }
 
 // Exercise reads a file system that may be damaged in any way, up to a limit of content and entries.
 func Exercise(t testing.TB, r Reader, size int64) {
 	t.Helper()
-	_ = r.UnreadableByGRUB()
 	next := int64(0)
 	_ = r.Allocated(func(off, n int64) error {
 		if off < next || n <= 0 || off+n > size {
