@@ -48,7 +48,7 @@ func (s *fileSystem) open(ctx context.Context, spec Spec, scratch string) error 
 		return fmt.Errorf("%w: the label of %s, which is a disk or ext4 image, stays", ErrSource, spec.Source)
 	}
 	d := s.disk
-	system, err := d.System(spec.RootPartition)
+	system, err := d.System(spec.RootPartition, "")
 	if err != nil {
 		return fmt.Errorf("%s: %w", spec.Source, err)
 	}

@@ -160,7 +160,7 @@ func OpenTree(spec Spec) (tree source.Source, done func() error, err error) {
 
 // openSystem opens the root with what it mounts, and kernels over it.
 func openSystem(d *disk.Disk, spec Spec) (source.Source, error) {
-	system, err := d.System(spec.RootPartition)
+	system, err := d.System(spec.RootPartition, "")
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", spec.Source, err)
 	}

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealboot/sealboot/image/btrfs"
+	"github.com/sealboot/sealboot/image/fsys/fsystest"
 	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/internal/testtool"
 )
@@ -117,6 +119,68 @@ func fake(t testing.TB, magic string, at int64) string {
 	return image
 }
 
+// seed unpacks a test image of another package's.
+func seed(t testing.TB, name string) string {
+	t.Helper()
+	m, err := fsystest.Load("../" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Unpack(t)
+}
+
+// TestForeignRoots finds systems in Btrfs and XFS, in which GRUB finds nothing, and what the kernel has to be told about them.
+func TestForeignRoots(t *testing.T) {
+	byDefault, byTable, xfs := seed(t, "btrfs/testdata/plain.gz"), seed(t, "btrfs/testdata/lzo.gz"), seed(t, "xfs/testdata/kernel.gz")
+	for name, c := range map[string]struct{ path, subvolume, root, words string }{
+		"default":  {byDefault, "", "/@", "rootfstype=btrfs"},
+		"by fstab": {byTable, "", "/@", "rootfstype=btrfs rootflags=subvol=@"},
+		"named":    {byTable, "snapshot", "/snapshot", "rootfstype=btrfs rootflags=subvol=snapshot"},
+		"inner":    {byTable, "/@/inner", "/@/inner", "rootfstype=btrfs rootflags=subvol=@/inner"},
+		"XFS":      {xfs, "", "", "rootfstype=xfs"},
+		"ext4":     {ext(t, "", rootFiles), "", "", ""},
+	} {
+		d, err := Open(c.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		s, err := d.System(0, c.subvolume)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		at := ""
+		if s.Subvolume != nil {
+			at = s.Subvolume.Path
+		}
+		if got := s.KernelWords(); got != c.words || at != c.root || s.BootVolume() != (c.words != "") {
+			t.Errorf("%s: root %s, words %q", name, at, got)
+		}
+		tree, err := s.Tree(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if names, err := tree.ReadDir("/"); err != nil || len(names) == 0 {
+			t.Errorf("%s: %v, %v", name, names, err)
+		}
+	}
+	for name, c := range map[string]struct{ path, subvolume string }{"no such": {byTable, "@home"}, "of XFS": {xfs, "@"}} {
+		d, err := Open(c.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if s, err := d.System(0, c.subvolume); s != nil || !errors.Is(err, ErrNoRoot) {
+			t.Errorf("%s: %v, %v", name, s, err)
+		}
+	}
+	s := System{Root: Volume{FileSystem: Btrfs}, Subvolume: &btrfs.Root{Subvolume: btrfs.Subvolume{Number: 259, Path: "/my root"}}}
+	if got := s.KernelWords(); got != "rootfstype=btrfs rootflags=subvolid=259" {
+		t.Errorf("a path with a space: %q", got)
+	}
+}
+
 var rootFiles = map[string]string{"etc/hostname": "web", "usr/bin/sh": "#!"}
 
 func with(files map[string]string, name, content string) map[string]string {
@@ -141,14 +205,14 @@ func system(t testing.TB, path string, number int) (*Disk, *System, error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	s, err := d.System(number)
+	s, err := d.System(number, "")
 	return d, s, err
 }
 
 func TestFindsTheSystem(t *testing.T) {
 	root, other, boot, esp := ext(t, "", rootFiles), ext(t, "data", map[string]string{"a": "b"}), ext(t, "", map[string]string{"vmlinuz-6.1": "kernel"}), vfat(t, "EFI")
 	withTab := func(tab string) string { return ext(t, "", with(rootFiles, "etc/fstab", tab)) }
-	xfs, btrfs := fake(t, "XFSB", 0), fake(t, "_BHRfS_M", 0x10040)
+	xfs, beside := fake(t, "XFSB", 0), seed(t, "btrfs/testdata/lzo.gz")
 	for name, c := range map[string]struct {
 		path   string
 		number int
@@ -161,7 +225,7 @@ func TestFindsTheSystem(t *testing.T) {
 		"by content":       {made(t, "gpt", part{linux, other}, part{linux, root}), 0, "2"},
 		"by number":        {made(t, "gpt", part{linux, root}, part{linux, root}), 2, "2"},
 		"xfs alone":        {made(t, "gpt", part{espGPT, esp}, part{linux, xfs}), 0, "2 1:/boot/efi"},
-		"btrfs beside":     {made(t, "gpt", part{linux, other}, part{linux, btrfs}), 0, "2"},
+		"btrfs beside":     {made(t, "gpt", part{linux, other}, part{linux, beside}), 0, "2"},
 		"xfs, boot":        {made(t, "gpt", part{linux, ext(t, "boot", nil)}, part{rootGPT, xfs}), 0, "2 1:/boot"},
 		"boot and ESP":     {made(t, "gpt", part{espGPT, esp}, part{bootGPT, boot}, part{rootGPT, root}), 0, "3 2:/boot 1:/boot/efi"},
 		"MBR":              {made(t, "dos", part{"type=ef", esp}, part{"type=83", root}), 0, "2 1:/boot/efi"},

@@ -10,17 +10,27 @@ import (
 
 // mountTable is what an /etc/fstab mounts where (fstab(5)).
 type mountTable struct {
-	at map[string]string // device by folder; of several the last counts, which hides the others
+	at map[string]listed // by folder; of several the last counts, which hides the others
 }
 
+type listed struct{ device, subvolume string }
+
 func parseFstab(data []byte) *mountTable {
-	t := &mountTable{at: map[string]string{}}
+	t := &mountTable{at: map[string]listed{}}
 	for line := range strings.Lines(string(data)) {
 		fields := strings.Fields(line)
 		if len(fields) < 2 || fields[0][0] == '#' {
 			continue
 		}
-		t.at[path.Clean(unescape(fields[1]))] = unescape(fields[0])
+		one := listed{device: unescape(fields[0])}
+		if len(fields) > 3 {
+			for option := range strings.SplitSeq(fields[3], ",") {
+				if name, ok := strings.CutPrefix(option, "subvol="); ok {
+					one.subvolume = path.Clean("/" + unescape(name))
+				}
+			}
+		}
+		t.at[path.Clean(unescape(fields[1]))] = one
 	}
 	return t
 }

@@ -8,9 +8,11 @@ import (
 	"io"
 	"strings"
 
+	"github.com/sealboot/sealboot/image/btrfs"
 	"github.com/sealboot/sealboot/image/ext4"
 	"github.com/sealboot/sealboot/image/fat"
 	"github.com/sealboot/sealboot/image/source"
+	"github.com/sealboot/sealboot/image/xfs"
 )
 
 // Kind is what a volume holds, as blkid names it. The empty Kind is not known.
@@ -111,15 +113,28 @@ type Tree interface {
 	ReadFile(path string, most int64) ([]byte, error)
 }
 
-// Tree opens a volume's file system. ErrKind says that there is no reader for it.
+// Tree opens a volume's file system; of Btrfs it is the default subvolume. ErrKind says that there is no reader for it.
 func (d *Disk) Tree(v Volume) (Tree, error) {
 	switch {
 	case v.FileSystem.Ext():
 		return treeOf(ext4.Open(d.Section(v), v.Size))
+	case v.FileSystem == XFS:
+		return treeOf(xfs.Open(d.Section(v), v.Size))
+	case v.FileSystem == Btrfs:
+		return treeOf(btrfs.Open(d.Section(v), v.Size))
 	case v.FileSystem == FAT:
 		return treeOf(fat.Open(d.Section(v), v.Size))
 	}
 	return nil, fmt.Errorf("%v: %w", v, ErrKind)
+}
+
+// Subvolume opens one of a Btrfs volume's by its path from the top-level one.
+func (d *Disk) Subvolume(v Volume, path string) (Tree, error) {
+	r, err := btrfs.Open(d.Section(v), v.Size)
+	if err != nil {
+		return nil, err
+	}
+	return treeOf(r.Subvolume(path))
 }
 
 func treeOf[T Tree](t T, err error) (Tree, error) {

@@ -3,10 +3,12 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/sealboot/sealboot/image/ext4"
+	"github.com/sealboot/sealboot/image/btrfs"
+	"github.com/sealboot/sealboot/image/fsys"
 	"github.com/sealboot/sealboot/internal/guid"
 )
 
@@ -24,16 +26,18 @@ var rootLabels = []string{"root", "rootfs", "cloudimg-rootfs", "/"}
 
 // System is where an installed system lies on a disk.
 type System struct {
-	Root   Volume
-	Mounts []Mount  // what is to be folded in: /boot before /boot/efi
-	Others []Volume // all else on the disk
+	Root      Volume
+	Subvolume *btrfs.Root // of a root in Btrfs
+	Mounts    []Mount     // what is to be folded in: /boot before /boot/efi
+	Others    []Volume    // all else on the disk
 }
 
 // Mount is a volume and the folder of the root where it belongs.
 type Mount struct {
 	Volume
-	Path   string
-	Listed bool // in the root's /etc/fstab
+	Subvolume string // path of the one of a Btrfs volume; empty: the default one
+	Path      string
+	Listed    bool // in the root's /etc/fstab
 }
 
 // AmbiguousError says that several volumes may be what was looked for.
@@ -50,8 +54,9 @@ func (e *AmbiguousError) Error() string {
 // System finds the root file system and what is mounted in it. number is the root's partition,
 // where it is known, or 0. Then the root is the only partition of the type for it; or else the only
 // Linux file system that is labelled so, or else the only one that has folders as a root
-// has, where an XFS or Btrfs file system counts as one that has. What cannot be decided is an *AmbiguousError.
-func (d *Disk) System(number int) (*System, error) {
+// has. In Btrfs the root is the named subvolume, or the one that btrfs.Root finds. What cannot be decided is an *AmbiguousError,
+// or btrfs.ErrRoots.
+func (d *Disk) System(number int, subvolume string) (*System, error) {
 	root, err := d.root(number)
 	if err != nil {
 		return nil, err
@@ -60,7 +65,14 @@ func (d *Disk) System(number int) (*System, error) {
 		return nil, fmt.Errorf("%w: %v is to be the root, which must be ext4, xfs or btrfs", ErrNoRoot, root)
 	}
 	s := &System{Root: root}
-	fstab, err := d.fstab(root)
+	if root.FileSystem == Btrfs {
+		if s.Subvolume, err = d.subvolume(root, subvolume); err != nil {
+			return nil, err
+		}
+	} else if subvolume != "" {
+		return nil, fmt.Errorf("%w: %v has no subvolumes", ErrNoRoot, root)
+	}
+	fstab, err := d.fstab(s)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +81,7 @@ func (d *Disk) System(number int) (*System, error) {
 		if err != nil {
 			return nil, err
 		}
-		if mount != nil && !slices.ContainsFunc(s.Mounts, func(m Mount) bool { return m.Number == mount.Number }) {
+		if mount != nil && !slices.ContainsFunc(s.Mounts, func(m Mount) bool { return m.Number == mount.Number && m.Subvolume == mount.Subvolume }) {
 			s.Mounts = append(s.Mounts, *mount)
 		}
 	}
@@ -77,6 +89,55 @@ func (d *Disk) System(number int) (*System, error) {
 		return v.Number != root.Number && !slices.ContainsFunc(s.Mounts, func(m Mount) bool { return m.Number == v.Number })
 	})
 	return s, nil
+}
+
+// subvolume finds the one of a Btrfs root that the system is in.
+func (d *Disk) subvolume(root Volume, name string) (*btrfs.Root, error) {
+	f, err := btrfs.Open(d.Section(root), root.Size)
+	if err != nil {
+		return nil, fmt.Errorf("%v: %w", root, err)
+	}
+	found, err := f.Root(name)
+	switch {
+	case errors.Is(err, btrfs.ErrRoots):
+		return nil, fmt.Errorf("%v: %w; say which with --root-subvolume", root, err)
+	case errors.Is(err, btrfs.ErrNoRoot), name != "" && errors.Is(err, fsys.ErrNotFound):
+		return nil, fmt.Errorf("%w: %v: %w", ErrNoRoot, root, err)
+	case err != nil:
+		return nil, fmt.Errorf("%v: %w", root, err)
+	}
+	return found, nil
+}
+
+// BootVolume says whether GRUB, which reads ext4, has to have a volume of its own beside the root.
+func (s *System) BootVolume() bool { return !s.Root.FileSystem.Ext() }
+
+// plainPath is a subvolume's path that needs no quotes on the kernel's command line, and no escapes in a list of options.
+var plainPath = regexp.MustCompile(`^[a-zA-Z0-9/@._+~-]+$`)
+
+// KernelWords are what the kernel's command line has to have, so that the kernel finds a root that is not ext4. Of Btrfs the default
+// subvolume is not named: which that is may change in the guest.
+func (s *System) KernelWords() string {
+	if !s.BootVolume() {
+		return ""
+	}
+	words := "rootfstype=" + string(s.Root.FileSystem)
+	switch v := s.Subvolume; {
+	case v == nil || v.Default:
+	case plainPath.MatchString(v.Path):
+		words += " rootflags=subvol=" + strings.TrimPrefix(v.Path, "/")
+	default:
+		words += fmt.Sprintf(" rootflags=subvolid=%d", v.Number)
+	}
+	return words
+}
+
+// Tree opens the root's file system as the system sees it, without what is mounted in it.
+func (s *System) Tree(d *Disk) (Tree, error) {
+	if s.Subvolume != nil {
+		return s.Subvolume, nil
+	}
+	return d.Tree(s.Root)
 }
 
 func (d *Disk) root(number int) (Volume, error) {
@@ -127,6 +188,10 @@ func (d *Disk) only(want func(Volume) bool) (found []Volume) {
 
 // mayBeRoot looks for the folders of a root. What cannot be read may be one.
 func (d *Disk) mayBeRoot(v Volume) bool {
+	if v.FileSystem == Btrfs {
+		_, err := d.subvolume(v, "")
+		return !errors.Is(err, btrfs.ErrNoRoot)
+	}
 	t, err := d.Tree(v)
 	if err != nil {
 		return true
@@ -168,22 +233,22 @@ func one(found []Volume, path, what string) (*Mount, error) {
 	case 0:
 		return nil, nil
 	case 1:
-		return &Mount{found[0], path, false}, nil
+		return &Mount{Volume: found[0], Path: path}, nil
 	}
 	return nil, &AmbiguousError{what, found, "name it in the root's /etc/fstab"}
 }
 
-// fstab reads the root's table of mounts, nil where it has none or cannot be looked into.
-func (d *Disk) fstab(root Volume) (*mountTable, error) {
-	t, err := d.Tree(root)
+// fstab reads the root's table of mounts, nil where it cannot be looked into.
+func (d *Disk) fstab(s *System) (*mountTable, error) {
+	t, err := s.Tree(d)
 	if err != nil {
 		return nil, nil // who reads the root says why
 	}
 	data, err := t.ReadFile("/etc/fstab", 1<<20)
-	if errors.Is(err, ext4.ErrNotFound) {
+	if errors.Is(err, fsys.ErrNotFound) {
 		return &mountTable{}, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("read /etc/fstab of %v: %w", root, err)
+		return nil, fmt.Errorf("read /etc/fstab of %v: %w", s.Root, err)
 	}
 	return parseFstab(data), nil
 }
@@ -193,14 +258,15 @@ func (d *Disk) mounted(root Volume, fstab *mountTable, path string) (*Mount, err
 	if fstab == nil {
 		return nil, nil
 	}
-	spec, ok := fstab.at[path]
+	line, ok := fstab.at[path]
 	if !ok {
 		return nil, nil
 	}
+	spec := line.device
 	found := d.only(func(v Volume) bool { return v.Named(spec) })
 	switch {
-	case len(found) == 1 && found[0].Number != root.Number:
-		return &Mount{found[0], path, true}, nil
+	case len(found) == 1 && (found[0].Number != root.Number || root.FileSystem == Btrfs && line.subvolume != ""):
+		return &Mount{found[0], line.subvolume, path, true}, nil
 	case len(found) > 1:
 		return nil, &AmbiguousError{fmt.Sprintf("%s, which the root's /etc/fstab mounts at %s", spec, path), found, "name it by UUID= there"}
 	}
