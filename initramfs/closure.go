@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/sealboot/sealboot/image/source"
@@ -24,12 +25,15 @@ var (
 		"virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "nvme", "ahci",
 		"crc32c_generic", "crc32c", "crc32c_intel", "ext4",
 	}
+	// sums are checksums that a file system may have been made with, which it asks the kernel for by names that are no modules'.
+	sums = map[string][]string{"btrfs": {"xxhash_generic", "blake2b_generic", "sha256_generic", "sha256_ssse3"}}
 )
 
 // set is what a kernel's folder holds of what was asked for.
 type set struct {
-	modules map[string]*module
-	builtin map[string]bool
+	modules     map[string]*module
+	builtin     map[string]bool
+	fileSystems []string // that the agent mounts
 }
 
 // step is a module to load.
@@ -40,13 +44,17 @@ type step struct {
 
 // collect reads the wanted modules and all that they depend on. An archive is walked more than
 // once where a module comes before one that depends on it.
-func collect(ctx context.Context, src source.Source, kernel Kernel) (*set, error) {
+func collect(ctx context.Context, src source.Source, kernel Kernel, fileSystems []string) (*set, error) {
 	if kernel.Modules == "" {
 		return nil, ErrNoModules
 	}
-	s := &set{modules: map[string]*module{}, builtin: map[string]bool{}}
+	s := &set{modules: map[string]*module{}, builtin: map[string]bool{}, fileSystems: fileSystems}
 	ask := map[string]bool{}
-	for _, name := range append(append([]string{}, needed...), wanted...) {
+	all := slices.Concat(needed, wanted, fileSystems)
+	for _, fs := range fileSystems {
+		all = append(all, sums[fs]...)
+	}
+	for _, name := range all {
 		ask[name] = true
 	}
 	missing := true // there may be one that an earlier part of the walk held
@@ -118,6 +126,19 @@ func (s *set) plan() ([]step, error) {
 	}
 	for _, name := range wanted[3:] {
 		if err := p.add(name, false, nil); err != nil {
+			return nil, err
+		}
+	}
+	for _, fs := range s.fileSystems {
+		if s.modules[fs] == nil && !s.builtin[fs] {
+			return nil, fmt.Errorf("%w: %s", ErrNoFileSystem, fs)
+		}
+		for _, name := range sums[fs] {
+			if err := p.add(name, false, nil); err != nil {
+				return nil, err
+			}
+		}
+		if err := p.add(fs, true, nil); err != nil {
 			return nil, err
 		}
 	}

@@ -32,19 +32,22 @@ const (
 var (
 	ErrNoModules = errors.New("kernel without its modules")
 	ErrNoCrypt   = errors.New("kernel without dm-crypt")
-	ErrAgent     = errors.New("the agent is not a static program for this machine")
+	// ErrNoFileSystem says that a kernel has no driver for what the agent has to mount.
+	ErrNoFileSystem = errors.New("kernel without the file system")
+	ErrAgent        = errors.New("the agent is not a static program for this machine")
 )
 
 // Path gives the place of a kernel's initramfs in the encrypted root.
 func Path(version string) string { return "/boot/sealboot/initramfs-" + version }
 
 // Build makes the initramfs of one kernel that Scan found in src. agent is the program
-// sealboot-agent: a static ELF executable for x86-64.
-func Build(ctx context.Context, src source.Source, kernel Kernel, agent []byte) ([]byte, error) {
+// sealboot-agent: a static ELF executable for x86-64. fileSystems are those that it mounts, as the kernel names them, where
+// there is a boot volume: ext4 and the root's. Where none is named, ext4 comes along if the kernel has it as a module.
+func Build(ctx context.Context, src source.Source, kernel Kernel, agent []byte, fileSystems ...string) ([]byte, error) {
 	if err := checkAgent(agent); err != nil {
 		return nil, err
 	}
-	set, err := collect(ctx, src, kernel)
+	set, err := collect(ctx, src, kernel, fileSystems)
 	if err != nil {
 		return nil, fmt.Errorf("modules of kernel %s: %w", kernel.Version, err)
 	}

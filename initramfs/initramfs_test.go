@@ -67,6 +67,26 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestFileSystems has the agent mount a boot volume and a root.
+func TestFileSystems(t *testing.T) {
+	at := func(name string, fields ...string) file { return file{lib + "kernel/" + name + ".ko", ko(fields...)} }
+	src := tree(t, append(goodTree(t, ""), at("fs/btrfs", "depends=xor", "softdep=pre: crc32c"), at("lib/xor"), at("crypto/xxhash_generic"), at("fs/xfs"))...)
+	for kind, want := range map[string]string{
+		"btrfs": "try virtio_blk.ko\ntry xxhash_generic.ko\nneed xor.ko\nneed btrfs.ko\n", "xfs": "try virtio_blk.ko\nneed xfs.ko\n", "ext4": "try virtio_blk.ko\n",
+	} {
+		out, err := Build(t.Context(), src, onlyKernel(t, src), program(false), "ext4", kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(readCPIO(t, out)["sealboot/modules.list"]); !strings.HasSuffix(got, want) {
+			t.Errorf("%s: %s", kind, got)
+		}
+	}
+	if out, err := Build(t.Context(), src, onlyKernel(t, src), program(false), "ext4", "jfs"); out != nil || !errors.Is(err, ErrNoFileSystem) {
+		t.Errorf("a kernel without the root's file system: %v", err)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	without := func(files []file, part string) []file {
 		return slices.DeleteFunc(files, func(f file) bool { return strings.Contains(f.path, part) })
