@@ -59,8 +59,8 @@ func Build(ctx context.Context, spec Spec, passphrase []byte, out *os.File, rand
 		return nil, err
 	}
 	defer content.close()
-	// Linux mounts no file system whose blocks are smaller than its device's sectors.
-	if fs, ok := content.(*fileSystem); ok && fs.fs.Facts().BlockSize < spec.LUKS.SectorSize {
+	// Linux mounts no file system whose blocks, or sectors, are smaller than its device's sectors.
+	if content.sectorSize() < spec.LUKS.SectorSize {
 		spec.LUKS.SectorSize = 512
 	}
 	if spec.Size, err = content.diskSize(ctx, spec); err != nil {
@@ -78,6 +78,7 @@ type builder struct {
 
 // content is what goes into the payload.
 type content interface {
+	sectorSize() int // the largest that the disk may have
 	// diskSize gives the size of the disk, or a *SizeError.
 	diskSize(context.Context, Spec) (int64, error)
 	// write writes the file system to out, which may read from it until it is closed. report takes the bytes handed over.
@@ -191,6 +192,22 @@ func (b *builder) writePayload(ctx context.Context, disk target, cipher *luks.Ci
 	return digest, written, nil
 }
 
+// writeTree makes an ext4 file system of a tree.
+func writeTree(ctx context.Context, out io.WriterAt, o ext4.Options, src source.Source, report func(int64)) error {
+	w, err := ext4.NewWriter(out, o)
+	if err != nil {
+		return err
+	}
+	err = src.Walk(ctx, func(e source.Entry, content io.Reader) error {
+		report(0)
+		return w.Add(e, content)
+	})
+	if err == nil {
+		err = w.Close()
+	}
+	return err
+}
+
 // openContent recognizes the source. What is changed of a file system is kept in the folder scratch meanwhile.
 func openContent(ctx context.Context, spec Spec, scratch string) (content, error) {
 	src, err := source.OpenWith(spec.Source, spec.Kernels...)
@@ -222,6 +239,7 @@ const smallestTree = 8 * mib // the smallest file system that ext4.NewWriter mak
 // tree is a folder, an archive or a container image, for which a file system is made.
 type tree struct{ src source.Source }
 
+func (t *tree) sectorSize() int  { return 4096 } // the block size of ext4.Writer
 func (t *tree) close() error     { return nil }
 func (t *tree) unchanged() error { return nil } // the source looks itself, at each file
 
@@ -240,18 +258,8 @@ func (t *tree) diskSize(ctx context.Context, spec Spec) (int64, error) {
 
 func (t *tree) write(ctx context.Context, spec Spec, diskUUID string, out sink, size int64, report func(int64)) error {
 	uuid, hashSeed := fileSystemID(diskUUID)
-	w, err := ext4.NewWriter(out, ext4.Options{Size: size, UUID: uuid, HashSeed: hashSeed, Label: spec.Label, Time: spec.Time})
-	if err != nil {
-		return sizeError(err, spec)
-	}
-	err = t.src.Walk(ctx, func(e source.Entry, content io.Reader) error {
-		report(0)
-		return w.Add(e, content)
-	})
-	if err == nil {
-		err = w.Close()
-	}
-	return sizeError(err, spec)
+	options := ext4.Options{Size: size, UUID: uuid, HashSeed: hashSeed, Label: spec.Label, Time: spec.Time}
+	return sizeError(writeTree(ctx, out, options, t.src, report), spec)
 }
 
 // nowhere takes writes and keeps nothing.

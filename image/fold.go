@@ -70,7 +70,7 @@ func (noEntries) Walk(context.Context, source.WalkFunc) error { return nil }
 // fold puts a file system where the root mounts it. What the root itself has there is hidden in the running
 // system, and goes.
 func (s *fileSystem) fold(ctx context.Context, e *ext4.Editor, m disk.Mount, spec Spec) error {
-	tree, err := openVolume(s.disk, m.Volume, spec)
+	tree, err := openMount(s.disk, m, spec)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,15 @@ func dropMounts(e *ext4.Editor, mounts []disk.Mount) error {
 	return e.Put(source.Entry{Path: "/etc/fstab", Type: source.Regular, Mode: 0o644, Size: int64(len(table))}, bytes.NewReader(table))
 }
 
-// openVolume opens a volume's file system to read it. A journal is replayed, in memory.
+// openMount opens what is mounted in a root.
+func openMount(d *disk.Disk, m disk.Mount, spec Spec) (source.Source, error) {
+	if m.Subvolume != "" {
+		return d.Subvolume(m.Volume, m.Subvolume)
+	}
+	return openVolume(d, m.Volume, spec)
+}
+
+// openVolume opens a volume's file system to read it. A journal of ext4 is replayed, in memory.
 func openVolume(d *disk.Disk, v disk.Volume, spec Spec) (source.Source, error) {
 	if !v.FileSystem.Ext() {
 		return d.Tree(v)
@@ -160,16 +168,26 @@ func OpenTree(spec Spec) (tree source.Source, done func() error, err error) {
 
 // openSystem opens the root with what it mounts, and kernels over it.
 func openSystem(d *disk.Disk, spec Spec) (source.Source, error) {
-	system, err := d.System(spec.RootPartition, "")
+	system, err := d.System(spec.RootPartition, spec.RootSubvolume)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", spec.Source, err)
 	}
-	tree, err := openVolume(d, system.Root, spec)
+	var tree source.Source
+	if system.BootVolume() {
+		tree, err = system.Tree(d)
+	} else {
+		tree, err = openVolume(d, system.Root, spec)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read %v of %s: %w", system.Root, spec.Source, err)
 	}
+	return withMounts(d, system, tree, spec)
+}
+
+// withMounts lays what a root mounts over its tree, and kernels over that.
+func withMounts(d *disk.Disk, system *disk.System, tree source.Source, spec Spec) (source.Source, error) {
 	for _, m := range system.Mounts {
-		over, err := openVolume(d, m.Volume, spec)
+		over, err := openMount(d, m, spec)
 		if err != nil {
 			return nil, fmt.Errorf("read %v of %s: %w", m.Volume, spec.Source, err)
 		}

@@ -28,6 +28,7 @@ import (
 	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/internal/guid"
 	"github.com/sealboot/sealboot/luks"
+	"github.com/sealboot/sealboot/luks/layout"
 )
 
 // RootType is the partition type "Linux root on x86-64" (UAPI group, discoverable partitions specification).
@@ -46,8 +47,8 @@ type File = source.File
 
 // Spec says what disk to make.
 type Spec struct {
-	Source string // path of a folder, a tar archive, a container image, a disk image or an ext4 image
-	Size   int64  // of the disk, in bytes; 0 for a disk or ext4 image: just enough
+	Source string // path of a folder, a tar archive, a container image, a disk image or a file system's image
+	Size   int64  // of the disk, in bytes; 0 for a disk or file system image: just enough
 	// LUKS's zero values are package luks's defaults, but KDF's is luks.MinimalPBKDF2, which GRUB 2.12 opens. Sectors are
 	// of 512 bytes where a file system that is taken as it is has blocks below SectorSize.
 	LUKS  luks.Spec
@@ -56,6 +57,9 @@ type Spec struct {
 	Kernels []string
 	// RootPartition is the number of a disk image's partition with the root; 0: find it.
 	RootPartition int
+	RootSubvolume string // path of the one with the root, in Btrfs; empty: find it
+	// BootSize is the size of the boot volume that a root in XFS or Btrfs gets; 0: what it holds, twice, and at least 1 GiB.
+	BootSize int64
 	// AllRoot gives every entry to root; not in a disk or ext4 image.
 	AllRoot bool
 	Label   string // of the ext4 file system that is made; at most 16 bytes
@@ -119,6 +123,12 @@ func (s Spec) Validate() error {
 	}
 	if s.RootPartition < 0 {
 		return fmt.Errorf("%w: there is no partition %d", ErrSource, s.RootPartition)
+	}
+	if s.BootSize < 0 || s.BootSize%bootUnit != 0 {
+		return fmt.Errorf("a boot volume of %d bytes: want a multiple of %d MiB", s.BootSize, bootUnit/mib)
+	}
+	if s.Label == layout.Label {
+		return fmt.Errorf("%w: the label %s is for boot volumes", ErrSource, s.Label)
 	}
 	if s.Size < 0 || s.Size%gpt.SectorSize != 0 {
 		return fmt.Errorf("a disk of %d bytes: want a multiple of %d", s.Size, gpt.SectorSize)

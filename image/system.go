@@ -18,7 +18,7 @@ func FindSystem(spec Spec) (*disk.System, error) {
 	if err != nil {
 		return nil, err
 	}
-	system, err := d.System(spec.RootPartition, "")
+	system, err := d.System(spec.RootPartition, spec.RootSubvolume)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", spec.Source, err)
 	}
