@@ -6,7 +6,8 @@
 //   - an initramfs of ours for each kernel (package initramfs).
 //   - hooks for whatever the distribution has that installs kernels: Debian's /etc/kernel, initramfs-tools, dracut,
 //     kernel-install. A hook that fails fails the update, so that nobody believes in a kernel that GRUB would pass over.
-//   - /etc/fstab with the root on its new device, and without partitions that are not on the new disk; the same for /etc/crypttab.
+//   - /etc/fstab with the root on its new device, the boot volume at /boot where the root has one, and without partitions that
+//     are not on the new disk; the same for /etc/crypttab.
 //     The root itself is not put there: the agent has opened it before anybody reads that table, and an entry makes
 //     systemd try to close it at shutdown, and dracut ask for a passphrase.
 //   - a systemd unit that grows the root to the size of its disk, where systemd is there.
@@ -33,6 +34,7 @@ const (
 	AgentPath   = Folder + "/sealboot-agent"
 	ProgramPath = Folder + "/sealboot-guest"
 	rootDevice  = "/dev/mapper/sealboot-root" // agent.RootDevice
+	bootDevice  = "/dev/mapper/sealboot-boot" // agent.BootDevice
 )
 
 // Spec says what guest it is.
@@ -58,8 +60,12 @@ func Prepare(ctx context.Context, root source.Source, spec Spec) (*Result, error
 		return nil, err
 	}
 	r := &Result{Kernels: kernels}
+	var mounted []string
+	if spec.System != nil && spec.System.BootVolume() {
+		mounted = []string{string(disk.Ext4), string(spec.System.Root.FileSystem)}
+	}
 	for _, kernel := range kernels {
-		content, err := initramfs.Build(ctx, root, kernel, spec.Agent)
+		content, err := initramfs.Build(ctx, root, kernel, spec.Agent, mounted...)
 		if err != nil {
 			return nil, fmt.Errorf("make initramfs for kernel %s: %w", kernel.Version, err)
 		}

@@ -22,6 +22,9 @@ type rewriter struct {
 const (
 	notHere = "# sealboot: not on the encrypted disk: "
 	inRoot  = "# sealboot: now in the root: "
+	onBoot  = "# sealboot: now on the boot volume: "
+
+	bootLine = bootDevice + " /boot ext4 defaults 0 2\n"
 )
 
 // each rewrites the lines of a table that are no comments and have at least so many fields.
@@ -79,8 +82,12 @@ func (t *rewriter) fstab(table []byte) ([]byte, error) {
 			m.rest = strings.Join(f[4:], " ")
 		}
 		if m.at == "/" && m.kind != "swap" {
+			line = t.root(line, m)
+			if boot := t.boot(); boot != "" && !hasRoot {
+				line = strings.TrimSuffix(line, "\n") + "\n" + boot
+			}
 			hasRoot = true
-			return t.root(line, m), nil
+			return line, nil
 		}
 		return t.other(line, m)
 	})
@@ -91,7 +98,18 @@ func (t *rewriter) fstab(table []byte) ([]byte, error) {
 	if n := len(out); n > 0 && out[n-1] != '\n' {
 		out = append(out, '\n')
 	}
+	if t.boot() != "" {
+		return fmt.Appendf(out, "%s / %s defaults 0 0\n%s", rootDevice, t.system.Root.FileSystem, t.boot()), nil
+	}
 	return append(out, rootDevice+" / ext4 errors=remount-ro 0 1\n"...), nil
+}
+
+// boot is the boot volume's line, where there is one.
+func (t *rewriter) boot() string {
+	if t.system == nil || !t.system.BootVolume() {
+		return ""
+	}
+	return bootLine
 }
 
 type mount struct{ device, at, kind, options, rest string }
@@ -104,9 +122,7 @@ func (m mount) has(option string) bool {
 // stays right; one that is made for a tree of files is ext4.
 func (t *rewriter) root(line string, m mount) string {
 	if t.system != nil {
-		v := t.system.Root
-		v.ID, v.Name, v.Number = "", "", 0 // the partition is another one
-		if v.Named(m.device) {
+		if t.stays(m.device) {
 			return line
 		}
 	} else if !(disk.Kind(m.kind)).Ext() {
@@ -115,9 +131,22 @@ func (t *rewriter) root(line string, m mount) string {
 	return fmt.Sprintf("%s / %s %s %s\n", rootDevice, m.kind, m.options, m.rest)
 }
 
+// stays says whether a name is of the root's file system, and not of its partition, which is another one now.
+func (t *rewriter) stays(device string) bool {
+	v := t.system.Root
+	v.ID, v.Name, v.Number = "", "", 0
+	return v.Named(device)
+}
+
 func (t *rewriter) other(line string, m mount) (string, error) {
 	if slices.Contains(t.gone, m.device) {
 		return t.drop(line, m, disk.Volume{})
+	}
+	if m.device == bootDevice { // of an earlier disk; this one's line follows the root's
+		if t.boot() == "" {
+			return notHere + line, nil
+		}
+		return "", nil
 	}
 	if t.system == nil {
 		switch {
@@ -130,9 +159,16 @@ func (t *rewriter) other(line string, m mount) (string, error) {
 		return line, nil
 	}
 	for _, v := range t.system.Mounts {
-		if v.Named(m.device) {
-			return inRoot + line, nil
+		if !v.Named(m.device) || v.Subvolume != "" && v.Path != m.at {
+			continue
 		}
+		if t.boot() != "" && strings.HasPrefix(v.Path+"/", "/boot/") {
+			return onBoot + line, nil
+		}
+		return inRoot + line, nil
+	}
+	if root := t.system.Root; root.Named(m.device) && !t.stays(m.device) { // another subvolume
+		return fmt.Sprintf("%s %s %s %s %s\n", rootDevice, strings.Fields(line)[1], m.kind, m.options, m.rest), nil
 	}
 	for _, v := range t.system.Others {
 		if v.Named(m.device) {

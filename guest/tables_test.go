@@ -25,7 +25,16 @@ func installed() *disk.System {
 	}
 }
 
+// foreign is installed with a root that GRUB does not read.
+func foreign(kind disk.Kind, mounts ...disk.Mount) *disk.System {
+	s := installed()
+	s.Root.FileSystem = kind
+	s.Mounts = append(s.Mounts, mounts...)
+	return s
+}
+
 func TestFstab(t *testing.T) {
+	ofRoot := disk.Mount{Volume: volume(3, disk.Btrfs, "aaaa", "root"), Path: "/boot", Subvolume: "/@boot", Listed: true}
 	const made = "/dev/mapper/sealboot-root / ext4 errors=remount-ro 0 1\n"
 	for name, c := range map[string]struct {
 		system   *disk.System
@@ -49,7 +58,15 @@ func TestFstab(t *testing.T) {
 		"disk, swap":       {installed(), made + "UUID=cccc none swap sw 0 0", made + notHere + "UUID=cccc none swap sw 0 0", 0},
 		"disk, not needed": {installed(), made + "LABEL=data /srv ext4 noauto 0 0\n", made + notHere + "LABEL=data /srv ext4 noauto 0 0\n", 0},
 		"disk, elsewhere":  {installed(), made + "UUID=9999 /srv ext4 defaults 0 0\nhost:/x /y nfs defaults 0 0\n", made + "UUID=9999 /srv ext4 defaults 0 0\nhost:/x /y nfs defaults 0 0\n", 0},
-		"bind":             {installed(), made + "/srv /mnt none bind 0 0\n", made + "/srv /mnt none bind 0 0\n", 0},
+		"old boot volume":  {installed(), made + bootLine, made + notHere + bootLine, 0},
+		"XFS": {foreign(disk.XFS), "UUID=aaaa / xfs noatime 0 0\nUUID=bbbb /boot ext4 defaults 0 2\nUUID=12-34 /boot/efi vfat x 0 1\n",
+			"UUID=aaaa / xfs noatime 0 0\n" + bootLine + onBoot + "UUID=bbbb /boot ext4 defaults 0 2\n" + onBoot + "UUID=12-34 /boot/efi vfat x 0 1\n", 0},
+		"XFS, no root": {foreign(disk.XFS), "# none", "# none\n/dev/mapper/sealboot-root / xfs defaults 0 0\n" + bootLine, 0},
+		"XFS, no end":  {foreign(disk.XFS), "LABEL=root / xfs x", "LABEL=root / xfs x\n" + bootLine, 0},
+		"Btrfs": {foreign(disk.Btrfs, ofRoot), "UUID=aaaa / btrfs subvol=@ 0 0\nUUID=aaaa /boot btrfs subvol=@boot 0 0\nUUID=aaaa /home btrfs subvol=@home 0 0\n/dev/sda3 /srv btrfs subvol=@srv 0 0\n",
+			"UUID=aaaa / btrfs subvol=@ 0 0\n" + bootLine + onBoot + "UUID=aaaa /boot btrfs subvol=@boot 0 0\nUUID=aaaa /home btrfs subvol=@home 0 0\n/dev/mapper/sealboot-root /srv btrfs subvol=@srv 0 0\n", 0},
+		"ESP elsewhere": {foreign(disk.XFS, disk.Mount{Volume: volume(7, disk.FAT, "56-78", ""), Path: "/efi"}), "UUID=aaaa / xfs x\nUUID=56-78 /efi vfat x\n", "UUID=aaaa / xfs x\n" + bootLine + inRoot + "UUID=56-78 /efi vfat x\n", 0},
+		"bind":          {installed(), made + "/srv /mnt none bind 0 0\n", made + "/srv /mnt none bind 0 0\n", 0},
 	} {
 		r := &rewriter{system: c.system}
 		got, err := r.fstab([]byte(c.in))
@@ -104,7 +121,7 @@ func FuzzTables(f *testing.F) {
 	f.Add([]byte("UUID=aaaa / ext4 defaults 0 1\n/dev/sda2 /boot\tauto\n"), []byte("swap UUID=cccc x\n"))
 	f.Add([]byte("\\057 \\ \\4"), []byte(" a"))
 	f.Fuzz(func(t *testing.T, fstab, crypttab []byte) {
-		for _, system := range []*disk.System{nil, installed()} {
+		for _, system := range []*disk.System{nil, installed(), foreign(disk.XFS)} {
 			r := &rewriter{system: system}
 			r.crypttab(crypttab, fstab)
 			got, err := r.fstab(fstab)

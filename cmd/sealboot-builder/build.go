@@ -46,6 +46,8 @@ type buildFlags struct {
 	profiles                 string
 	kernels                  []string
 	rootPartition            int
+	rootSubvolume            string
+	bootSize                 cli.ByteSize
 	allRoot, asJSON          bool
 	shape                    shapeFlags
 }
@@ -57,8 +59,9 @@ func (a *app) buildCommand() *cobra.Command {
 		Short: "Make an encrypted disk, the firmware that unlocks it, and their boot record",
 		Long: `build takes a root file system, as a folder, a tar archive, a container image or a disk image, with a
 kernel under /boot as distributions name it (vmlinuz-VERSION) and its modules under /lib/modules, both of which
-may come from --kernel. A disk's root stays as it is, ext4 block for block; what it mounts at /boot and
-/boot/efi is put into it. What the guest needs is added: an initramfs for each kernel, programs and hooks that make one for
+may come from --kernel. A disk's root stays as it is, block for block: ext4, into which is put what it mounts at /boot and
+/boot/efi; or XFS or Btrfs, which GRUB does not read here and nothing is written into, behind a boot volume in ext4 that the guest
+mounts at /boot. What the guest needs is added: an initramfs for each kernel, programs and hooks that make one for
 each new kernel, entries of /etc/fstab. build makes in DIR:
 
   disk.qcow2    the encrypted disk, for the host
@@ -79,6 +82,7 @@ built for AMD SEV are: those under --tools, laid out as the root of a file syste
 	flags := cmd.Flags()
 	flags.StringVar(&f.source, "source", "", "root file system: a folder, a tar archive, a container image (OCI layout or archive) or a disk image (raw, QCOW2)")
 	flags.IntVar(&f.rootPartition, "root-partition", 0, "number of a disk image's partition that is the root (default: found by type, label or content)")
+	rootFlags(cmd, &f.rootSubvolume, &f.bootSize)
 	flags.StringArrayVar(&f.kernels, "kernel", nil, "add the kernel and modules of this Debian package, folder or archive; may be repeated")
 	flags.StringVar(&f.output, "output", "", "folder for what is made; it is created")
 	flags.Var(&f.size, "size", "size of the disk, as 4G or 512M; may be left out for a disk image")
@@ -194,7 +198,9 @@ func (a *app) newBuild(f buildFlags) (*buildRun, error) {
 		return nil, err
 	}
 	if b.guest.System, err = image.FindSystem(b.spec()); err == nil {
-		b.source, b.done, err = image.OpenTree(b.spec())
+		if err = (grub.Config{Append: b.appended()}).Validate(); err == nil {
+			b.source, b.done, err = image.OpenTree(b.spec())
+		}
 	}
 	if err != nil {
 		clear(b.passphrase)
@@ -212,7 +218,10 @@ func isTree(path string) bool {
 // spec says what disk to make, without the files that are made for it.
 func (b *buildRun) spec() image.Spec {
 	f := b.flags
-	return image.Spec{Source: f.source, Size: int64(f.size), Kernels: f.kernels, RootPartition: f.rootPartition, Label: f.label, AllRoot: f.allRoot}
+	return image.Spec{
+		Source: f.source, Size: int64(f.size), Kernels: f.kernels, RootPartition: f.rootPartition, RootSubvolume: f.rootSubvolume,
+		BootSize: int64(f.bootSize), Label: f.label, AllRoot: f.allRoot,
+	}
 }
 
 func (b *buildRun) run(ctx context.Context) (*built, error) {
@@ -299,9 +308,17 @@ func (b *buildRun) disk(ctx context.Context, files []image.File) (*image.Result,
 	return result, err
 }
 
+// appended are words for the kernel's command line: those that the root needs, and then, since the last of several counts, the owner's.
+func (b *buildRun) appended() string {
+	if b.guest.System == nil {
+		return b.flags.appended
+	}
+	return strings.TrimSpace(b.guest.System.KernelWords() + " " + b.flags.appended)
+}
+
 // bundle makes the firmware that unlocks the disk.
 func (b *buildRun) bundle(ctx context.Context, diskUUID string) ([]byte, *grub.Info, error) {
-	efi, info, err := grub.Build(ctx, grub.Config{DiskUUID: diskUUID, Append: b.flags.appended}, b.tools)
+	efi, info, err := grub.Build(ctx, grub.Config{DiskUUID: diskUUID, Append: b.appended()}, b.tools)
 	if err != nil {
 		return nil, nil, fmt.Errorf("build GRUB: %w", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/sealboot/sealboot/internal/cli"
 	"github.com/sealboot/sealboot/ovmf"
 )
@@ -77,4 +79,10 @@ func newPassphrase(random io.Reader) ([]byte, error) {
 	}
 	defer clear(key[:])
 	return hex.AppendEncode(nil, key[:]), nil
+}
+
+// rootFlags adds the flags for roots that are not ext4.
+func rootFlags(cmd *cobra.Command, subvolume *string, bootSize *cli.ByteSize) {
+	cmd.Flags().StringVar(subvolume, "root-subvolume", "", "path of a Btrfs root's subvolume with the system (default: the default one, or found by content)")
+	cmd.Flags().Var(bootSize, "boot-size", "size of the boot volume that an XFS or Btrfs root gets, a multiple of 64M (default: twice what goes in, at least 1G)")
 }

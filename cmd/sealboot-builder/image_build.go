@@ -44,7 +44,7 @@ type builtDisk struct {
 
 func (a *app) imageBuildCommand() *cobra.Command {
 	var spec image.Spec
-	var size cli.ByteSize
+	var size, bootSize cli.ByteSize
 	var shape shapeFlags
 	var keyFile, output string
 	var iterations int
@@ -54,9 +54,11 @@ func (a *app) imageBuildCommand() *cobra.Command {
 		Short: "Make an encrypted disk from a folder, an archive, a container image or a disk image",
 		Long: `build makes a QCOW2 disk with one LUKS2 partition, and in it the ext4 file system
 that the folder, archive or container image (an OCI layout or archive, for linux/amd64) describes,
-with owners, modes, times, links, devices and extended attributes; or the root's ext4 file system of a
-disk image, raw or QCOW2, or an ext4 image, block for block as it is, with what it mounts at /boot put into it. It needs neither root nor loop devices, and writes only
-what is in use. The output appears when it is whole.
+with owners, modes, times, links, devices and extended attributes; or the root's file system of a disk image, raw or QCOW2, or
+of an image of its own, block for block as it is. Into ext4 is put what it mounts at /boot. Before XFS and Btrfs stands a boot volume, an
+ext4 file system with what is in /boot, and with what is added to the root, in /sealboot/install: the agent copies that at the first boot. The
+kernel's command line then has to say what kind of root it is, as sealboot build does. build needs neither root nor loop devices, and writes
+only what is in use. The output appears when it is whole.
 
 A raw disk may go to a block device that nobody uses: it then has the device's size, and the device's other bytes
 become zeros. What is on the device is only written over with --force. Its partition table is written last.
@@ -79,7 +81,7 @@ With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, wri
 				return err
 			}
 			defer clear(passphrase)
-			spec.Size = int64(size)
+			spec.Size, spec.BootSize = int64(size), int64(bootSize)
 			spec.LUKS.KDF = a.kdfFor(passphrase, iterations)
 			if spec.Time, err = sourceDate(); err != nil {
 				return err
@@ -102,11 +104,12 @@ With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, wri
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&spec.Source, "source", "", "folder, tar archive (plain, gzip, xz, zstd), container image, disk image (raw, QCOW2) or ext4 image")
+	flags.StringVar(&spec.Source, "source", "", "folder, tar archive (plain, gzip, xz, zstd), container image, disk image (raw, QCOW2) or file system image (ext4, XFS, Btrfs)")
 	flags.IntVar(&spec.RootPartition, "root-partition", 0, "number of a disk image's partition that is the root (default: found by type, label or content)")
+	rootFlags(cmd, &spec.RootSubvolume, &bootSize)
 	flags.StringArrayVar(&spec.Kernels, "kernel", nil, "add the kernel and modules of this Debian package, folder or archive; may be repeated")
 	flags.StringVar(&keyFile, "key-file", "", "file with the passphrase (- for standard input)")
-	flags.Var(&size, "size", "size of the disk, as 4G; may be left out for a disk or ext4 image")
+	flags.Var(&size, "size", "size of the disk, as 4G; may be left out for a disk or file system image")
 	flags.StringVar(&output, "output", "", "disk image, or with --format raw block device, to write")
 	shape.addRaw(cmd)
 	shape.add(cmd)
