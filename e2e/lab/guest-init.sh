@@ -10,8 +10,20 @@ bb=/bin/busybox
 [ -e /dev/null ] || $bb mount -t devtmpfs devtmpfs /dev
 
 device=$($bb awk '$5 == "/" { d = $3 } END { print d }' /proc/self/mountinfo)
-name=$($bb cat "/sys/dev/block/$device/dm/name")
+if [ -e "/sys/dev/block/$device" ]; then
+	name=$($bb cat "/sys/dev/block/$device/dm/name")
+else # btrfs has no number of a device's
+	device=$($bb readlink -f "$($bb awk '$5 == "/" { for (i = 7; $i != "-"; i++); d = $(i + 2) } END { print d }' /proc/self/mountinfo)")
+	name=$($bb cat "/sys/class/block/${device##*/}/dm/name")
+fi
 echo "guest: root is $name ($device)"
+# A root that GRUB does not read comes with a boot volume, and what sealboot put into it says so from there.
+kind=$($bb awk '$5 == "/" { for (i = 7; $i != "-"; i++); print $(i + 1) }' /proc/self/mountinfo)
+if [ "$kind" != ext4 ]; then
+	$bb mount -o remount,rw / && /usr/lib/sealboot/sealboot-guest grow /
+	$bb mount /boot
+	echo "guest: file system $kind at $($bb awk '$5 == "/" { print $4 }' /proc/self/mountinfo), $($bb df -Pm / | $bb awk 'END { print $2 }') MiB, boot volume $(cd /boot && echo sealboot/*)"
+fi
 # A guest of somebody's would give this to sealboot confirm, and show it to nobody.
 [ -e /run/sealboot/receipt ] && echo "guest: receipt $($bb cat /run/sealboot/receipt)"
 

@@ -21,7 +21,8 @@ import (
 // ErrName says that a name cannot be described: white space divides words.
 var ErrName = errors.New("a name with white space")
 
-// Write describes dir and all that is in it; sockets are left out. mkfs.xfs reads the files themselves.
+// Write describes dir and all that is in it; sockets are left out. mkfs.xfs reads the files themselves. What an ordinary user unpacked
+// is described as root's.
 func Write(to io.Writer, dir string) error {
 	w := bufio.NewWriter(to)
 	depth := 0
@@ -65,6 +66,10 @@ func Write(to io.Writer, dir string) error {
 		default:
 			return nil
 		}
+		uid, gid := stat.Uid, stat.Gid
+		if os.Geteuid() != 0 {
+			uid, gid = 0, 0
+		}
 		mode := []byte{kind, '-', '-'}
 		if info.Mode()&fs.ModeSetuid != 0 {
 			mode[1] = 'u'
@@ -72,7 +77,7 @@ func Write(to io.Writer, dir string) error {
 		if info.Mode()&fs.ModeSetgid != 0 {
 			mode[2] = 'g'
 		}
-		line := strings.TrimSpace(fmt.Sprintf("%s%03o %d %d %s", mode, info.Mode().Perm(), stat.Uid, stat.Gid, argument))
+		line := strings.TrimSpace(fmt.Sprintf("%s%03o %d %d %s", mode, info.Mode().Perm(), uid, gid, argument))
 		if path == dir { // what a boot sector would be, and two numbers that nobody reads
 			_, err := fmt.Fprintf(w, "/\n0 0\n%s\n", line)
 			depth = 1
