@@ -2,7 +2,8 @@
 // package initramfs. The hooks of package guest call it while kernels come and go.
 //
 // A new file is whole and on the disk before it has its name, and before that the old one stays. GRUB reads the file
-// system without its journal, so the journal is emptied too: power may fail right after.
+// system of /boot without its journal, so the journal is emptied too: power may fail right after. Where the root is xfs or btrfs, GRUB
+// reads the boot volume instead, which has to be mounted at /boot: without it, nothing is written that GRUB would never see.
 package kernels
 
 import (
@@ -24,7 +25,8 @@ import (
 // ErrVersion says that something is no version of a kernel, or of none that is there.
 var ErrVersion = errors.New("no such kernel")
 
-// Update makes the initramfs of the kernel with that version, in the root file system at root. It says whether the file changed.
+// Update makes the initramfs of the kernel with that version, in the root file system at root. It says whether the file changed. On the
+// disk are then the kernel's other files in /boot too.
 func Update(ctx context.Context, root, version string, agent []byte) (bool, error) {
 	if !initramfs.IsVersion(version) {
 		return false, fmt.Errorf("%w: %q is not a kernel's version", ErrVersion, version)
@@ -33,18 +35,24 @@ func Update(ctx context.Context, root, version string, agent []byte) (bool, erro
 	if err != nil {
 		return false, err
 	}
-	content, err := initramfs.Build(ctx, src, kernel, agent)
+	fileSystems, err := agentMounts(root)
+	if err != nil {
+		return false, err
+	}
+	content, err := initramfs.Build(ctx, src, kernel, agent, fileSystems...)
 	if err != nil {
 		return false, fmt.Errorf("make initramfs: %w", err)
 	}
 	path := filepath.Join(root, initramfs.Path(version))
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
-		return false, nil
+		return false, settle(filepath.Dir(path))
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return false, err
 	}
-	if err := atomicfile.WriteFile(path, content, 0o600); err != nil {
+	if err := atomicfile.WriteFile(path, content, 0o600); errors.Is(err, unix.ENOSPC) {
+		return false, fmt.Errorf("%w: /boot needs %d bytes more: remove kernels that are not needed", err, len(content))
+	} else if err != nil {
 		return false, err
 	}
 	return true, settle(filepath.Dir(path))
@@ -70,6 +78,9 @@ func find(root, version string) (initramfs.Kernel, source.Source, error) {
 func Remove(root, version string) error {
 	if !initramfs.IsVersion(version) {
 		return fmt.Errorf("%w: %q is not a kernel's version", ErrVersion, version)
+	}
+	if _, err := agentMounts(root); err != nil {
+		return err
 	}
 	path := filepath.Join(root, initramfs.Path(version))
 	if err := os.Remove(path); errors.Is(err, fs.ErrNotExist) {
