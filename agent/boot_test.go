@@ -75,7 +75,7 @@ func TestBoot(t *testing.T) {
 	})
 	t.Run("distribution's initramfs", func(t *testing.T) {
 		own := *m
-		own.initramfs = append(m.distribution(t), m.initramfs...)
+		own.initramfs = append(m.distribution(t, "ext4"), m.initramfs...)
 		console := own.boot(t, m.disk, withReceipt, "")
 		wantLine(t, console, "distribution's init: panic=1,noresume=y, left conf,init")
 		wantLine(t, console, said+" panic 0 args")
@@ -143,8 +143,8 @@ func (m *realMachine) editHeader(t *testing.T, disk *os.File, edit func(json []b
 	check(t, err)
 }
 
-// distribution makes an initramfs as initramfs-tools would, that mounts a /run of its own and the opened root.
-func (m *realMachine) distribution(t *testing.T) []byte {
+// distribution makes an initramfs as initramfs-tools would, that mounts a /run of its own and the opened root of that kind.
+func (m *realMachine) distribution(t *testing.T, kind string) []byte {
 	t.Helper()
 	busybox, err := os.ReadFile(testtool.Program(t, "busybox"))
 	check(t, err)
@@ -163,7 +163,7 @@ mkdir() { $bb mkdir "$@"; }
 cat() { $bb cat "$@"; }
 . /scripts/init-top/ORDER
 echo "distribution's init: $($bb cat /conf/conf.d/* | $bb tr '\n' ,) left $($bb ls / | $bb grep -e conf -e sealboot -e init | $bb tr '\n' ,)"
-$bb mount -o ro -t ext4 /dev/mapper/sealboot-root /root || exit
+$bb mount -o ro -t `+kind+` /dev/mapper/sealboot-root /root || exit
 for dir in proc sys dev run; do $bb mount -o move /$dir /root/$dir || exit; done
 exec $bb switch_root /root /sbin/init
 `))
@@ -174,6 +174,15 @@ exec $bb switch_root /root /sbin/init
 func newRealMachine(t *testing.T) *realMachine {
 	t.Helper()
 	m := &realMachine{dir: t.TempDir(), passphrase: randomBytes(t, 32), secret: fmt.Sprintf("%x", randomBytes(t, 16))}
+	m.disk = filepath.Join(m.dir, "disk.raw")
+	m.makeInitramfs(t)
+	m.makeDisk(t)
+	return m
+}
+
+// makeInitramfs takes a kernel, and makes the initramfs for it.
+func (m *realMachine) makeInitramfs(t *testing.T, fileSystems ...string) {
+	t.Helper()
 	tree := filepath.Join(m.dir, "kernel")
 	testtool.Output(t, testtool.Program(t, "dpkg-deb"), "-x", testtool.Deb(t, "linux-image-*-cloud-amd64"), tree)
 	src, err := source.Open(tree)
@@ -184,28 +193,25 @@ func newRealMachine(t *testing.T) *realMachine {
 		t.Fatalf("kernels %v", kernels)
 	}
 	m.kernel = filepath.Join(tree, kernels[0].Image)
-	m.initramfs, err = initramfs.Build(t.Context(), src, kernels[0], buildAgent(t, m.dir))
+	m.initramfs, err = initramfs.Build(t.Context(), src, kernels[0], buildProgram(t, m.dir, "sealboot-agent"), fileSystems...)
 	check(t, err)
-	m.disk = filepath.Join(m.dir, "disk.raw")
-	m.makeDisk(t)
-	return m
 }
 
-func buildAgent(t *testing.T, dir string) []byte {
+func buildProgram(t *testing.T, dir, program string) []byte {
 	t.Helper()
-	name := filepath.Join(dir, "sealboot-agent")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", name, "./cmd/sealboot-agent")
+	name := filepath.Join(dir, program)
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", name, "./cmd/"+program)
 	cmd.Dir = testtool.Project()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build agent: %v\n%s", err, out)
+		t.Fatalf("build %s: %v\n%s", program, err, out)
 	}
-	program, err := os.ReadFile(name)
+	content, err := os.ReadFile(name)
 	check(t, err)
-	return program
+	return content
 }
 
-// makeDisk makes a GPT disk whose only partition is LUKS2 with 4096-byte sectors over ext4.
+// makeDisk makes a disk whose payload is an ext4 root.
 func (m *realMachine) makeDisk(t *testing.T) {
 	t.Helper()
 	root := filepath.Join(m.dir, "root")
@@ -220,26 +226,33 @@ func (m *realMachine) makeDisk(t *testing.T) {
 	plain := filepath.Join(m.dir, "root.ext4")
 	testtool.Output(t, testtool.Program(t, "mke2fs"), "-q", "-F", "-t", "ext4", "-b", "4096", "-d", root, plain, fmt.Sprintf("%dk", fsSize>>10))
 
-	header, key, err := luks.Format(luks.Spec{DataOffset: dataOffset, KDF: luks.MinimalPBKDF2}, m.passphrase, rand.Reader)
+	payload, err := os.ReadFile(plain)
+	check(t, err)
+	m.seal(t, payload, 0, 4096)
+}
+
+// seal makes a GPT disk whose only partition is LUKS2 over the payload, with room behind it.
+func (m *realMachine) seal(t *testing.T, payload []byte, room int64, sector int) {
+	t.Helper()
+	header, key, err := luks.Format(luks.Spec{DataOffset: dataOffset, SectorSize: sector, KDF: luks.MinimalPBKDF2}, m.passphrase, rand.Reader)
 	check(t, err)
 	m.header = header
 	encoded, err := header.Encode()
 	check(t, err)
-	cipher, err := luks.NewCipher(key, header.Segment().SectorSize, 0)
+	cipher, err := luks.NewCipher(key, sector, 0)
 	check(t, err)
-	data, err := os.ReadFile(plain)
-	check(t, err)
-	check(t, cipher.Encrypt(data, data, 0))
+	check(t, cipher.Encrypt(payload, payload, 0))
+	size := int64(len(payload)) + room
 
 	disk, err := os.Create(m.disk)
 	check(t, err)
 	defer disk.Close()
-	check(t, disk.Truncate(partitionStart+dataOffset+fsSize+(1<<20)))
+	check(t, disk.Truncate(partitionStart+dataOffset+size+(1<<20)))
 	_, err = disk.WriteAt(encoded, partitionStart)
 	check(t, err)
-	_, err = disk.WriteAt(data, partitionStart+dataOffset)
+	_, err = disk.WriteAt(payload, partitionStart+dataOffset)
 	check(t, err)
-	testtool.Output(t, testtool.Program(t, "sgdisk"), "-n", fmt.Sprintf("1:2048:+%dK", (dataOffset+fsSize)>>10), m.disk)
+	testtool.Output(t, testtool.Program(t, "sgdisk"), "-n", fmt.Sprintf("1:2048:+%dK", (dataOffset+size)>>10), m.disk)
 }
 
 // initScript answers with the secret, the device's name, and what is left of keys and initramfs.

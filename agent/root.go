@@ -33,8 +33,11 @@ func mountRoot(o Order) error {
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, unix.ENODEV) || len(kinds) == 1 { // ENODEV: the kernel does not know it
+		switch {
+		case !errors.Is(err, unix.ENODEV):
 			tried = append(tried, fmt.Errorf("%s: %w", kind, err))
+		case len(kinds) == 1:
+			tried = append(tried, fmt.Errorf("%s: neither the kernel nor its initramfs has this file system: %w", kind, err))
 		}
 	}
 	return errors.Join(tried...)

@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/sealboot/sealboot/internal/protofile"
+	"github.com/sealboot/sealboot/internal/testtool"
+	"github.com/sealboot/sealboot/luks/layout"
+)
+
+const (
+	bootBytes = 32 << 20
+	rootBytes = 128 << 20
+	roomBytes = 160 << 20 // behind the root's file system
+)
+
+// TestRoots boots roots of kinds that have a boot volume before them. The builder puts nothing into such a root; what the first boot
+// finds in the boot volume is there ever after, the program that grows it among it.
+func TestRoots(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots virtual machines")
+	}
+	first := &realMachine{dir: t.TempDir(), passphrase: randomBytes(t, 32), secret: fmt.Sprintf("%x", randomBytes(t, 16))}
+	first.makeInitramfs(t, "ext4", "xfs", "btrfs")
+	pin := func(m *realMachine) []byte {
+		pin := m.header.Pin()
+		return m.keys(m.passphrase, pin[:], nil, "")
+	}
+	t.Run("xfs", func(t *testing.T) {
+		m := *first
+		m.disk = filepath.Join(t.TempDir(), "xfs.raw")
+		m.makeDivided(t, "xfs")
+		keys := pin(&m)
+		// The tampered twin changes nothing: the boots after it find the disk as it was made.
+		console := m.boot(t, m.disk, keys, "rootfstype=btrfs")
+		wantLine(t, console, "sealboot: stopped: the root cannot be completed from the boot volume: mount root: btrfs: ")
+		if strings.Contains(console, marker) {
+			t.Errorf("the root ran:\n%s", last(console))
+		}
+		console = m.boot(t, m.disk, keys, "rootfstype=xfs rootflags=noatime,logbufs=4")
+		m.wantFirst(t, console, "xfs")
+		console = m.boot(t, m.disk, keys, "rootfstype=xfs")
+		wantLine(t, console, m.says("changed by the guest"))
+		if strings.Contains(console, "into the root") || strings.Contains(console, "grew") {
+			t.Errorf("done again:\n%s", last(console))
+		}
+	})
+	t.Run("btrfs with a distribution's initramfs", func(t *testing.T) {
+		m := *first
+		m.disk = filepath.Join(t.TempDir(), "btrfs.raw")
+		m.makeDivided(t, "btrfs")
+		m.initramfs = append(m.distribution(t, "btrfs"), m.initramfs...)
+		console := m.boot(t, m.disk, pin(&m), "rootfstype=btrfs rootflags=subvolid=5,noatime")
+		wantLine(t, console, "distribution's init: panic=1,noresume=y, left conf,init")
+		m.wantFirst(t, console, "btrfs")
+	})
+}
+
+// wantFirst looks for what the first boot does.
+func (m *realMachine) wantFirst(t *testing.T, console, kind string) {
+	t.Helper()
+	wantLine(t, console, "sealboot: put 8 files and folders into the root")
+	if !regexp.MustCompile(`(?m)^sealboot: grew the ` + kind + ` file system of / from 128\.0 MiB to 288\.0 MiB`).MatchString(console) {
+		t.Errorf("the root did not grow:\n%s", last(console))
+	}
+	wantLine(t, console, m.says(m.secret))
+}
+
+// says is what rootsScript answers with where the installed file has that content.
+func (m *realMachine) says(installed string) string {
+	return fmt.Sprintf("%s %s, boot CRYPT-LUKS2-%s-sealboot-boot has sealboot vmlinuz , in sealboot nothing, udev 2, link /../../etc/secret, installed 600 3:4 %s",
+		marker, m.secret, strings.ReplaceAll(m.header.UUID(), "-", ""), installed)
+}
+
+// makeDivided makes a disk with a boot volume and a root of that kind, which lacks what is in the install tree.
+func (m *realMachine) makeDivided(t *testing.T, kind string) {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name, content string, mode os.FileMode) {
+		t.Helper()
+		check(t, os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755))
+		check(t, os.WriteFile(filepath.Join(dir, name), []byte(content), mode))
+	}
+	const tree = "boot/sealboot/install/"
+	write("boot/vmlinuz", "", 0o644)
+	write(tree+"etc/installed", m.secret+"\n", 0o600)
+	write(tree+"lib/sealboot/sealboot-guest", string(buildProgram(t, dir, "sealboot-guest")), 0o755)
+	write(tree+"bin/further", "", 0o644)
+	write("boot/sealboot/install.done/x", "from an installation that did not end", 0o644)
+	check(t, os.Symlink("/../../etc/secret", filepath.Join(dir, tree, "lib/link")))
+	check(t, os.Lchown(filepath.Join(dir, tree, "etc/installed"), 3, 4))
+	busybox, err := os.ReadFile(testtool.Program(t, "busybox"))
+	check(t, err)
+	write("root/bin/busybox", string(busybox), 0o755)
+	write("root/etc/secret", m.secret+"\n", 0o600)
+	write("root/sbin/init", rootsScript, 0o755)
+	for _, name := range []string{"usr/lib", "proc", "sys", "dev", "run", "boot"} {
+		check(t, os.MkdirAll(filepath.Join(dir, "root", name), 0o755))
+	}
+	check(t, os.Symlink("/usr/lib", filepath.Join(dir, "root/lib")))
+
+	boot := filepath.Join(dir, "boot.ext4")
+	testtool.Output(t, testtool.Program(t, "mke2fs"), "-q", "-t", "ext4", "-b", "4096", "-O", "metadata_csum", "-L", layout.Label, "-d", filepath.Join(dir, "boot"), boot, fmt.Sprintf("%dk", bootBytes>>10))
+	root := filepath.Join(dir, "root."+kind)
+	check(t, os.WriteFile(root, nil, 0o600))
+	check(t, os.Truncate(root, rootBytes))
+	sector := 4096
+	switch kind {
+	case "xfs":
+		sector = 512 // as xfs's own: the kernel does not mount it on larger ones
+		for _, name := range []string{"TEST_DIR", "TEST_DEV", "QA_CHECK_FS"} {
+			t.Setenv(name, "1") // mkfs.xfs makes small ones then
+		}
+		var description strings.Builder
+		check(t, protofile.Write(&description, filepath.Join(dir, "root")))
+		write("proto", description.String(), 0o600)
+		testtool.Output(t, testtool.Program(t, "mkfs.xfs"), "-q", "-p", filepath.Join(dir, "proto"), root)
+	case "btrfs":
+		testtool.Output(t, testtool.Program(t, "mkfs.btrfs"), "-q", "--rootdir", filepath.Join(dir, "root"), root)
+	}
+	payload, err := os.ReadFile(boot)
+	check(t, err)
+	content, err := os.ReadFile(root)
+	check(t, err)
+	m.seal(t, append(payload, content...), roomBytes, sector)
+}
+
+// rootsScript grows the root, and says what it and the boot volume hold.
+const rootsScript = `#!/bin/busybox sh
+bb=/bin/busybox
+$bb mount -o remount,rw /
+/lib/sealboot/sealboot-guest grow /
+$bb mount -t ext4 /dev/mapper/sealboot-boot /boot
+names() { $bb ls "$@" | $bb grep -v lost | $bb tr '\n' ' '; }
+in=$(names /boot/sealboot)
+echo "` + marker + ` $($bb cat /etc/secret), boot $($bb cat /sys/block/dm-1/dm/uuid) has $(names /boot), in sealboot ${in:-nothing}, udev $($bb ls /run/udev/data | $bb wc -l), link $($bb readlink /usr/lib/link), installed $($bb stat -c '%a %u:%g' /etc/installed) $($bb cat /etc/installed)"
+echo "changed by the guest" >/etc/installed
+$bb umount /boot
+$bb mount -o remount,ro /
+$bb poweroff -f
+`
