@@ -11,7 +11,8 @@
 //
 // With a boot volume, the root is of a kind that the builder does not write (xfs, btrfs). What it would have put there waits
 // in the boot volume (InstallTree), and the agent puts it into the root: whole, before anything of the root
-// runs, and again from the beginning if the machine went off meanwhile. Then the tree is removed.
+// runs, and again from the beginning if the machine went off meanwhile. Then the tree is removed. A root is completed once for a
+// disk, whatever the host puts back in the boot volume later.
 //
 // The disk, and every device beside it, is the host's and lies where it can. The command line,
 // this program and the modules are measured or come out of the encrypted root. LUKS does

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 
@@ -18,7 +19,8 @@ const (
 )
 
 // completeRoot puts into the root what waits for it in the boot volume. The tree there goes only when the root has all of it on
-// the disk, so a machine that goes off at any moment does the whole again, with the same result. Both file systems are unmounted at the end.
+// the disk, so a machine that goes off at any moment does the whole again, with the same result. Then the root has a mark, so that
+// a host that puts the boot volume's first state back does not get the root's files put back with it. Both file systems are unmounted at the end.
 func completeRoot(ctx context.Context, o Order) error {
 	var count int
 	err := withMounted(BootDevice, bootFolder, "ext4", bootFlags|unix.MS_RDONLY, func() (err error) {
@@ -67,11 +69,43 @@ func fill(ctx context.Context, o Order, tree string) (count int, err error) {
 	if err := mountRoot(o); err != nil {
 		return 0, fmt.Errorf("mount root: %w", err)
 	}
-	count, err = install(ctx, tree, newRoot)
-	if err == nil {
-		err = syncFolder(newRoot)
-	}
+	count, err = installOnce(ctx, tree, newRoot, o.Disk)
 	return count, errors.Join(err, unmount(newRoot))
+}
+
+// mark is a file in the root that names the disk for which it was completed.
+const mark = ".sealboot-installed"
+
+// installOnce installs a tree, waits until it is on the disk, and leaves the mark. Where the mark is there, it does nothing.
+func installOnce(ctx context.Context, from, to, disk string) (int, error) {
+	root, err := os.OpenRoot(to)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	if f, err := root.Open(mark); err == nil {
+		defer f.Close()
+		text, err := io.ReadAll(io.LimitReader(f, 100))
+		if err != nil || string(text) == disk+"\n" {
+			return 0, err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	count, err := install(ctx, from, to)
+	if err != nil {
+		return 0, err
+	}
+	if err := syncFolder(to); err != nil {
+		return 0, err
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if err := root.WriteFile(mark, []byte(disk+"\n"), 0o600); err != nil {
+		return 0, err
+	}
+	return count, syncFolder(to)
 }
 
 // withMounted does something while a file system is mounted.

@@ -176,20 +176,20 @@ func (c *ending) Err() error {
 // TestInterrupted ends the work before each of its steps, does it again, and compares with what was done in one go.
 func TestInterrupted(t *testing.T) {
 	tree, whole := aTree(t), aRoot(t)
-	_, err := install(t.Context(), tree, whole)
+	_, err := installOnce(t.Context(), tree, whole, testUUID)
 	check(t, err)
 	want := list(t, whole)
 	steps := 0
 	for ; ; steps++ {
 		root := aRoot(t)
-		_, err := install(&ending{t.Context(), steps}, tree, root)
+		_, err := installOnce(&ending{t.Context(), steps}, tree, root, testUUID)
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, errOff) {
 			t.Fatalf("%d steps: %v", steps, err)
 		}
-		if _, err := install(t.Context(), tree, root); err != nil {
+		if _, err := installOnce(t.Context(), tree, root, testUUID); err != nil {
 			t.Fatalf("again after %d steps: %v", steps, err)
 		}
 		if got := list(t, root); !maps.Equal(got, want) {
@@ -198,6 +198,35 @@ func TestInterrupted(t *testing.T) {
 	}
 	if steps < 40 {
 		t.Errorf("only %d steps", steps)
+	}
+}
+
+// TestInstallOnce: once a root is complete, what the disk says about it does not count any more, as a host may put it back.
+func TestInstallOnce(t *testing.T) {
+	tree, root := draw(t, "new", "file"), draw(t, "old", "other")
+	file := filepath.Join(root, "file")
+	want := func(name, disk, content string, count int) {
+		t.Helper()
+		if n, err := installOnce(t.Context(), tree, root, disk); n != count || err != nil {
+			t.Errorf("%s: %d, %v", name, n, err)
+		}
+		if got, err := os.ReadFile(file); string(got) != content || err != nil {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	want("first", testUUID, "new file", 1)
+	check(t, os.WriteFile(file, []byte("changed"), 0o644))
+	want("again", testUUID, "changed", 0)
+	want("the root on another disk", "another", "new file", 1)
+	check(t, os.WriteFile(file, []byte("changed"), 0o644))
+	for name, text := range map[string]string{"an empty mark": "", "half a mark": "anot", "more than a mark": "another\nx"} {
+		check(t, os.WriteFile(filepath.Join(root, mark), []byte(text), 0o600))
+		want(name, "another", "new file", 1)
+	}
+	check(t, os.Remove(filepath.Join(root, mark)))
+	check(t, os.Symlink("/etc/hostname", filepath.Join(root, mark)))
+	if n, err := installOnce(t.Context(), tree, root, testUUID); n != 0 || err == nil {
+		t.Errorf("a mark that leads out: %d, %v", n, err)
 	}
 }
 

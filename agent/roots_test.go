@@ -42,6 +42,7 @@ func TestRoots(t *testing.T) {
 		if strings.Contains(console, marker) {
 			t.Errorf("the root ran:\n%s", last(console))
 		}
+		old := m.bootVolume(t, nil)
 		console = m.boot(t, m.disk, keys, "rootfstype=xfs rootflags=noatime,logbufs=4")
 		m.wantFirst(t, console, "xfs")
 		console = m.boot(t, m.disk, keys, "rootfstype=xfs")
@@ -49,6 +50,10 @@ func TestRoots(t *testing.T) {
 		if strings.Contains(console, "into the root") || strings.Contains(console, "grew") {
 			t.Errorf("done again:\n%s", last(console))
 		}
+		// The host puts back what the boot volume was. It gets no file of the root put back with it.
+		m.bootVolume(t, old)
+		console = m.boot(t, m.disk, keys, "rootfstype=xfs")
+		wantLine(t, console, m.says("changed by the guest"))
 	})
 	t.Run("btrfs with a distribution's initramfs", func(t *testing.T) {
 		m := *first
@@ -75,6 +80,20 @@ func (m *realMachine) wantFirst(t *testing.T, console, kind string) {
 func (m *realMachine) says(installed string) string {
 	return fmt.Sprintf("%s %s, boot CRYPT-LUKS2-%s-sealboot-boot has sealboot vmlinuz , in sealboot nothing, udev 2, link /../../etc/secret, installed 600 3:4 %s",
 		marker, m.secret, strings.ReplaceAll(m.header.UUID(), "-", ""), installed)
+}
+
+// bootVolume gives the sectors of the boot volume as the host has them, once it wrote others if there are any.
+func (m *realMachine) bootVolume(t *testing.T, others []byte) []byte {
+	t.Helper()
+	disk, err := os.OpenFile(m.disk, os.O_RDWR, 0)
+	check(t, err)
+	defer disk.Close()
+	_, err = disk.WriteAt(others, partitionStart+dataOffset)
+	check(t, err)
+	now := make([]byte, bootBytes)
+	_, err = disk.ReadAt(now, partitionStart+dataOffset)
+	check(t, err)
+	return now
 }
 
 // makeDivided makes a disk with a boot volume and a root of that kind, which lacks what is in the install tree.
