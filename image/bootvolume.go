@@ -33,18 +33,12 @@ type volumes struct {
 	fs       foreign
 	boot     source.Source // what the boot volume holds, under its own paths
 	bootSize int64
-	given    bool // bootSize is
-}
-
-// foreign is a file system that is not ext4.
-type foreign interface {
-	allocated
-	Clean() error
-	Facts() fsys.Facts
+	given    bool   // bootSize is
+	words    string // for the kernel's command line
 }
 
 func openVolumes(d *disk.Disk, system *disk.System, spec Spec, name string) (*volumes, error) {
-	v := &volumes{disk: d, name: name, root: d.Section(system.Root), bootSize: spec.BootSize, given: spec.BootSize != 0}
+	v := &volumes{disk: d, name: name, root: d.Section(system.Root), bootSize: spec.BootSize, given: spec.BootSize != 0, words: system.KernelWords()}
 	var err error
 	if v.fs, err = openForeign(v.root, system.Root.Size); err == nil {
 		err = v.fs.Clean()

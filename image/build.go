@@ -29,6 +29,7 @@ type Result struct {
 	FileSize      int64        // bytes of the image file
 	PartitionID   guid.GUID    // of the root partition
 	Repairs       ext4.Repairs // what had to be done to a disk image's file system before something was put into it
+	KernelWords   string       // what the kernel's command line has to have, as disk.System.KernelWords gives it
 }
 
 // Build makes a disk in out, which must be an empty file, or for a raw disk may be a block device, whose size
@@ -127,15 +128,17 @@ func (b *builder) build(ctx context.Context, passphrase []byte, out *os.File, ra
 	if err := b.spec.Output.finish(ctx, out, fileSize); err != nil {
 		return nil, err
 	}
-	var repairs ext4.Repairs
-	if fs, ok := b.content.(*fileSystem); ok {
-		repairs = fs.repairs
-	}
-	return &Result{
-		Repairs:  repairs,
+	made := &Result{
 		DiskUUID: header.UUID(), HeaderPin: header.Pin(), ContentDigest: digest,
 		DiskSize: b.spec.Size, PayloadSize: size, Written: written, FileSize: fileSize, PartitionID: id,
-	}, nil
+	}
+	switch c := b.content.(type) {
+	case *fileSystem:
+		made.Repairs = c.repairs
+	case *volumes:
+		made.KernelWords = c.words
+	}
+	return made, nil
 }
 
 // writeTables writes both partition tables and the LUKS header.
@@ -220,8 +223,13 @@ func openContent(ctx context.Context, spec Spec, scratch string) (content, error
 	} else if err != nil {
 		return nil, err
 	}
-	if spec.RootPartition != 0 {
+	switch {
+	case spec.RootPartition != 0:
 		return nil, fmt.Errorf("%w: %s has no partitions", ErrSource, spec.Source)
+	case spec.RootSubvolume != "":
+		return nil, fmt.Errorf("%w: %s has no subvolumes", ErrSource, spec.Source)
+	case spec.BootSize != 0:
+		return nil, fmt.Errorf("%w: of %s an ext4 file system is made, which gets no boot volume", ErrSource, spec.Source)
 	}
 	if spec.AllRoot {
 		src = source.AllRoot(src)

@@ -9,6 +9,7 @@ import (
 	"github.com/sealboot/sealboot/image/gpt"
 	"github.com/sealboot/sealboot/image/qcow2"
 	"github.com/sealboot/sealboot/luks"
+	"github.com/sealboot/sealboot/luks/layout"
 )
 
 // Disk is an image taken apart as far as it goes without a passphrase.
@@ -112,4 +113,16 @@ func (p *plain) ReadAt(b []byte, off int64) (int, error) {
 		copy(b, sectors[off-from:])
 	}
 	return len(b), end
+}
+
+// bootSize gives the size of the payload's boot volume; 0: the payload is the root.
+func (p *plain) bootSize() (int64, error) {
+	if p.size < layout.Head {
+		return 0, nil
+	}
+	head := make([]byte, layout.Head)
+	if _, err := p.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	return layout.BootSize(head, p.size)
 }

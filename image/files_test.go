@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sealboot/sealboot/image/ext4"
+	"github.com/sealboot/sealboot/image/fsys"
 	"github.com/sealboot/sealboot/luks"
 )
 
@@ -18,7 +19,7 @@ func files(t *testing.T, disk, key []byte) (*Files, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d.Files(key, time.Unix(1_700_000_000, 0))
+	return d.Files(key, time.Unix(1_700_000_000, 0), "")
 }
 
 // edit changes the payload's block with the superblock.
@@ -87,6 +88,13 @@ func TestFiles(t *testing.T) {
 				}
 			}
 		})
+	}
+	d, err := Open(t.Context(), bytes.NewReader(disk), int64(len(disk)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, err := d.Files(passphrase, time.Now(), "@"); f != nil || !errors.Is(err, fsys.ErrNotFound) {
+		t.Errorf("a subvolume of ext4: %v", err)
 	}
 	if _, err := files(t, disk, []byte("wrong")); !errors.Is(err, luks.ErrNoKey) {
 		t.Errorf("wrong passphrase: %v", err)

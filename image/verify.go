@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/sealboot/sealboot/image/ext4"
+	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/internal/progress"
 	"github.com/sealboot/sealboot/luks"
 )
@@ -27,7 +28,14 @@ type Verified struct {
 	DiskSize      int64
 	PayloadSize   int64
 	Written       int64
-	FileSystem    *ext4.Summary
+	FileSystem    Checked
+}
+
+// Checked is what Verify found in the root's file system.
+type Checked struct {
+	FileSystem
+	Files, Folders uint64
+	BootVolume     bool // one stands before it, in order too
 }
 
 // Verify decrypts a disk and checks all of it: the image's structure and reference counts, both
@@ -88,27 +96,72 @@ func (want Expected) compareHeader(header *luks.Header) error {
 	return nil
 }
 
-// checkFileSystem looks first whether the blocks in use are there at all, then at what they say.
-func checkFileSystem(ctx context.Context, p *plain, found *scan) (*ext4.Summary, error) {
+// checkFileSystem checks the root, and the boot volume if there is one.
+func checkFileSystem(ctx context.Context, p *plain, found *scan) (Checked, error) {
 	if at := found.missing(0, blockSize); at >= 0 { // the superblock
-		return nil, fmt.Errorf("%w: at %d of the payload", ErrMissing, at)
+		return Checked{}, fmt.Errorf("%w: at %d of the payload", ErrMissing, at)
 	}
-	fs, err := ext4.Open(p, p.size)
+	bootSize, err := p.bootSize()
 	if err != nil {
-		return nil, err
+		return Checked{}, err
 	}
-	err = fs.Allocated(func(off, n int64) error {
-		if at := found.missing(off, n); at >= 0 {
+	if bootSize == 0 {
+		return checkExt4(ctx, p, p.size, found)
+	}
+	if _, err := checkExt4(ctx, io.NewSectionReader(p, 0, bootSize), bootSize, found); err != nil {
+		return Checked{}, fmt.Errorf("boot volume: %w", err)
+	}
+	return checkForeign(ctx, p, bootSize, found)
+}
+
+// checkExt4 looks first whether the blocks in use are there at all, then at what they say.
+func checkExt4(ctx context.Context, r io.ReaderAt, size int64, found *scan) (Checked, error) {
+	fs, err := ext4.Open(r, size)
+	if err != nil {
+		return Checked{}, err
+	}
+	if err := found.allThere(fs, 0); err != nil {
+		return Checked{}, err
+	}
+	summary, err := fs.Check(ctx, nil)
+	if err != nil {
+		return Checked{}, err
+	}
+	return Checked{FileSystem: factsOf(fs), Files: summary.Files, Folders: summary.Folders}, nil
+}
+
+// checkForeign does the same for the root behind a boot volume. All that its files consist of is read, but their content.
+func checkForeign(ctx context.Context, p *plain, bootSize int64, found *scan) (Checked, error) {
+	size := p.size - bootSize
+	if at := found.missing(bootSize, blockSize); at >= 0 {
+		return Checked{}, fmt.Errorf("%w: at %d of the payload", ErrMissing, at)
+	}
+	fs, err := openForeign(io.NewSectionReader(p, bootSize, size), size)
+	if err != nil {
+		return Checked{}, err
+	}
+	if err := found.allThere(fs, bootSize); err != nil {
+		return Checked{}, err
+	}
+	c := Checked{FileSystem: FileSystem{Kind: fs.Kind(), Facts: fs.Facts()}, BootVolume: true}
+	err = fs.Tree().Walk(ctx, func(e source.Entry, _ io.Reader) error {
+		switch e.Type {
+		case source.Regular:
+			c.Files++
+		case source.Folder:
+			c.Folders++
+		}
+		return nil
+	})
+	return c, err
+}
+
+// allThere says whether all that a file system uses was written, from a place of the payload on.
+func (s *scan) allThere(fs allocated, place int64) error {
+	return fs.Allocated(func(off, n int64) error {
+		if at := s.missing(place+off, n); at >= 0 {
 			return fmt.Errorf("%w: at %d of the payload", ErrMissing, at)
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	summary, err := fs.Check(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	return summary, nil
 }

@@ -33,8 +33,8 @@ each has a place in the file, and the key slots; with --key-file also how full t
 With --json: format ("qcow2", "raw"), disk_size, file_size, allocated, cluster_size (0 for raw), leaked (clusters that are counted but
 not used), partitions [{type, id, name, offset, size, root}], regions [{kind ("partition_table", "partition", "luks_header",
 "encrypted_data", "free"), number, name, offset, size, used}], payload_used, luks {version, uuid, label, header_pin, cipher, key_bits, sector_size, data_offset, payload_size, copy_used, other_copy,
-key_slots [{id, kdf, hash, iterations, time, memory_kib, parallel}]}, and with --key-file file_system {uuid, label, block_size, size, free, inodes,
-free_inodes, clean, features}.`,
+key_slots [{id, kdf, hash, iterations, time, memory_kib, parallel}]}, and with --key-file file_system {kind, uuid, label, block_size, size, free, inodes,
+free_inodes (both 0 but for ext4), clean, features} of the root, and boot_volume, the same, where there is one.`,
 		Example: `  sealboot image inspect disk.qcow2
   sealboot image inspect --json disk.qcow2 | jq -r .luks.header_pin`,
 		Args: cobra.ExactArgs(1),
@@ -50,24 +50,29 @@ free_inodes, clean, features}.`,
 			}
 			shown := inspectedDisk{Report: report}
 			if keyFile != "" {
-				b, err := a.browse(cmd.Context(), args[0], keyFile)
+				b, err := a.browse(cmd.Context(), args[0], browseFlags{keyFile: keyFile})
 				if err != nil {
 					return err
 				}
 				defer b.Close()
-				shown.FileSystem = b.report()
+				shown.FileSystem = reportOf(b.Root, b.Unclean == nil)
+				if b.Boot != nil {
+					shown.BootVolume = reportOf(*b.Boot, b.Unclean == nil)
+				}
 			}
 			if asJSON {
 				return printJSON(a.stdout, shown)
 			}
 			printReport(a.stdout, report)
-			if shown.FileSystem != nil {
-				printFileSystem(a.stdout, shown.FileSystem)
+			for _, f := range []*fileSystemReport{shown.BootVolume, shown.FileSystem} {
+				if f != nil {
+					printFileSystem(a.stdout, f)
+				}
 			}
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with a passphrase, to show the ext4 file system too (- for standard input)")
+	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with a passphrase, to show the file systems too (- for standard input)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -76,6 +81,7 @@ free_inodes, clean, features}.`,
 type inspectedDisk struct {
 	*image.Report
 	FileSystem *fileSystemReport `json:"file_system,omitempty"`
+	BootVolume *fileSystemReport `json:"boot_volume,omitempty"`
 }
 
 // openImage opens an image file for reading.

@@ -40,6 +40,7 @@ type builtDisk struct {
 	Written       int64        `json:"written"`
 	FileSize      int64        `json:"file_size"`
 	PartitionID   string       `json:"partition_id"`
+	KernelWords   string       `json:"kernel_words,omitempty"`
 }
 
 func (a *app) imageBuildCommand() *cobra.Command {
@@ -70,7 +71,8 @@ PBKDF2: with 1000 iterations for a passphrase of at least 32 bytes, which should
 The same source, size, --uuid and SOURCE_DATE_EPOCH (the time of the file system and of files that have
 none; 0 if not set) give the same content digest.
 
-With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, written, file_size, partition_id.`,
+With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, written, file_size, partition_id, and for XFS and Btrfs
+kernel_words, what the kernel's command line has to say.`,
 		Example: `  sealboot image build --source rootfs.tar --key-file passphrase --size 4G --output disk.qcow2
   sealboot image build --source root.ext4 --key-file passphrase --output disk.qcow2 --json
   sealboot image build --source disk.img --key-file passphrase --format raw --output /dev/vg/guest`,
@@ -94,6 +96,10 @@ With --json: disk_uuid, header_pin, content_digest, disk_size, payload_size, wri
 			built := builtDisk{
 				DiskUUID: result.DiskUUID, HeaderPin: result.HeaderPin, ContentDigest: result.ContentDigest, DiskSize: result.DiskSize,
 				PayloadSize: result.PayloadSize, Written: result.Written, FileSize: result.FileSize, PartitionID: result.PartitionID.String(),
+				KernelWords: result.KernelWords,
+			}
+			if built.KernelWords != "" {
+				fmt.Fprintf(a.stderr, "sealboot: the kernel has to be told: %s (sealboot grub build --append does)\n", built.KernelWords)
 			}
 			if asJSON {
 				return printJSON(a.stdout, built)

@@ -37,12 +37,17 @@ func printReport(w io.Writer, r *image.Report) {
 }
 
 func printFileSystem(w io.Writer, f *fileSystemReport) {
-	fmt.Fprintf(w, "ext4        label %s, UUID %s, %s in blocks of %d bytes, %s free, %d of %d inodes free\n",
-		strconv.Quote(f.Label), f.UUID, progress.Bytes(f.Size), f.BlockSize, progress.Bytes(f.Free), f.FreeInodes, f.Inodes)
+	inodes := ""
+	if f.Inodes > 0 {
+		inodes = fmt.Sprintf(", %d of %d inodes free", f.FreeInodes, f.Inodes)
+	}
+	fmt.Fprintf(w, "%-11s label %s, UUID %s, %s in blocks of %d bytes, %s free%s\n",
+		f.Kind, strconv.Quote(f.Label), f.UUID, progress.Bytes(f.Size), f.BlockSize, progress.Bytes(f.Free), inodes)
 }
 
 // fileSystemReport is what inspect shows of a file system that it can decrypt.
 type fileSystemReport struct {
+	Kind       string   `json:"kind"`
 	UUID       string   `json:"uuid"`
 	Label      string   `json:"label"`
 	BlockSize  int      `json:"block_size"`
@@ -54,12 +59,11 @@ type fileSystemReport struct {
 	Features   []string `json:"features"`
 }
 
-func (b *browsed) report() *fileSystemReport {
-	f := b.Facts()
+func reportOf(f image.FileSystem, clean bool) *fileSystemReport {
 	x := hex.EncodeToString(f.UUID[:])
 	return &fileSystemReport{
-		UUID: strings.Join([]string{x[:8], x[8:12], x[12:16], x[16:20], x[20:]}, "-"), Label: f.Label, BlockSize: f.BlockSize, Size: b.Size,
-		Free: int64(f.FreeBlocks) * int64(f.BlockSize), Inodes: f.Inodes, FreeInodes: f.FreeInodes, Clean: b.Unclean == nil, Features: f.Features,
+		Kind: f.Kind, UUID: strings.Join([]string{x[:8], x[8:12], x[12:16], x[16:20], x[20:]}, "-"), Label: f.Label, BlockSize: f.BlockSize, Size: f.Size,
+		Free: f.Free, Inodes: f.Inodes, FreeInodes: f.FreeInodes, Clean: clean, Features: f.Features,
 	}
 }
 

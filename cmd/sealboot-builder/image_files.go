@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealboot/sealboot/image"
-	"github.com/sealboot/sealboot/image/ext4"
+	"github.com/sealboot/sealboot/image/fsys"
 	"github.com/sealboot/sealboot/image/unpack"
 	"github.com/sealboot/sealboot/internal/atomicfile"
 	"github.com/sealboot/sealboot/internal/cli"
@@ -29,9 +29,18 @@ type browsed struct {
 
 func (b *browsed) Close() error { return b.file.Close() }
 
+// browseFlags say how files in a disk are reached.
+type browseFlags struct{ keyFile, subvolume string }
+
+func (f *browseFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.keyFile, "key-file", "", "file with a passphrase that opens the disk (- for standard input)")
+	cmd.Flags().StringVar(&f.subvolume, "subvolume", "", "path of another subvolume of a Btrfs root than the system's; / for all")
+	cmd.MarkFlagRequired("key-file")
+}
+
 // browse opens the file system of a disk.
-func (a *app) browse(ctx context.Context, disk, keyFile string) (*browsed, error) {
-	passphrase, err := cli.ReadKeyFile(keyFile, a.stdin)
+func (a *app) browse(ctx context.Context, disk string, flags browseFlags) (*browsed, error) {
+	passphrase, err := cli.ReadKeyFile(flags.keyFile, a.stdin)
 	if err != nil {
 		return nil, err
 	}
@@ -44,11 +53,16 @@ func (a *app) browse(ctx context.Context, disk, keyFile string) (*browsed, error
 	if d, openErr := image.Open(ctx, f, size); openErr != nil {
 		err = openErr
 	} else {
-		b.Files, err = d.Files(passphrase, time.Now())
+		b.Files, err = d.Files(passphrase, time.Now(), flags.subvolume)
+	}
+	if errors.Is(err, fsys.ErrNotFound) { // the subvolume
+		err = cli.Refusef("%s: %w", disk, err)
+	} else if err != nil {
+		err = imageErr(disk, err)
 	}
 	if err != nil {
 		f.Close()
-		return nil, imageErr(disk, err)
+		return nil, err
 	}
 	if err := lockReading(f); errors.Is(err, errInUse) {
 		fmt.Fprintf(a.stderr, "sealboot: warning: %s: a machine is writing to it: what is read may be half written\n", disk)
@@ -62,22 +76,16 @@ func (a *app) browse(ctx context.Context, disk, keyFile string) (*browsed, error
 }
 
 // find finds a path. That it is missing is a clear no.
-func (b *browsed) find(name string) (*ext4.Node, error) {
+func (b *browsed) find(name string) (*fsys.Node, error) {
 	node, err := b.Node(name)
-	if errors.Is(err, ext4.ErrNotFound) {
+	if errors.Is(err, fsys.ErrNotFound) {
 		return nil, cli.Refusef("%w", err)
 	}
 	return node, err
 }
 
-// keyFileFlag adds the flag that all these commands have.
-func keyFileFlag(cmd *cobra.Command, keyFile *string) {
-	cmd.Flags().StringVar(keyFile, "key-file", "", "file with a passphrase that opens the disk (- for standard input)")
-	cmd.MarkFlagRequired("key-file")
-}
-
 func (a *app) imageCatCommand() *cobra.Command {
-	var keyFile string
+	var flags browseFlags
 	cmd := &cobra.Command{
 		Use:   "cat DISK --key-file FILE PATH",
 		Short: "Print a file inside an encrypted disk, without mounting it",
@@ -86,7 +94,7 @@ disk. Exit code 3: the passphrase does not open the disk, or there is no such fi
 		Example: "  sealboot image cat disk.qcow2 --key-file passphrase /etc/fstab",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := a.browse(cmd.Context(), args[0], keyFile)
+			b, err := a.browse(cmd.Context(), args[0], flags)
 			if err != nil {
 				return err
 			}
@@ -96,7 +104,7 @@ disk. Exit code 3: the passphrase does not open the disk, or there is no such fi
 				return imageErr(args[0], err)
 			}
 			content, err := node.Open()
-			if errors.Is(err, ext4.ErrNotFound) {
+			if errors.Is(err, fsys.ErrNotFound) {
 				return cli.Refusef("%s: %s is not a regular file: see image ls", args[0], args[1])
 			} else if err != nil {
 				return imageErr(args[0], err)
@@ -107,7 +115,7 @@ disk. Exit code 3: the passphrase does not open the disk, or there is no such fi
 			return nil
 		},
 	}
-	keyFileFlag(cmd, &keyFile)
+	flags.add(cmd)
 	return cmd
 }
 
@@ -125,7 +133,8 @@ func (r *untilDone) Read(p []byte) (int, error) {
 }
 
 func (a *app) imageExtractCommand() *cobra.Command {
-	var keyFile, output, archive string
+	var flags browseFlags
+	var output, archive string
 	cmd := &cobra.Command{
 		Use:   "extract DISK --key-file FILE PATH (--output NAME | --tar FILE)",
 		Short: "Take a file or a folder out of an encrypted disk, without mounting it",
@@ -144,7 +153,7 @@ Exit code 3: the passphrase does not open the disk, or there is no such file.`,
   sealboot image extract disk.qcow2 --key-file passphrase / --tar - | zstd > root.tar.zst`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := a.browse(cmd.Context(), args[0], keyFile)
+			b, err := a.browse(cmd.Context(), args[0], flags)
 			if err != nil {
 				return err
 			}
@@ -164,7 +173,7 @@ Exit code 3: the passphrase does not open the disk, or there is no such file.`,
 			return nil
 		},
 	}
-	keyFileFlag(cmd, &keyFile)
+	flags.add(cmd)
 	cmd.Flags().StringVar(&output, "output", "", "new file or folder")
 	cmd.Flags().StringVar(&archive, "tar", "", "tar archive to write (- for standard output)")
 	cmd.MarkFlagsOneRequired("output", "tar")
@@ -172,7 +181,7 @@ Exit code 3: the passphrase does not open the disk, or there is no such file.`,
 	return cmd
 }
 
-func (a *app) extractFolder(ctx context.Context, node *ext4.Node, output string, size int64) error {
+func (a *app) extractFolder(ctx context.Context, node *fsys.Node, output string, size int64) error {
 	if strings.HasSuffix(output, string(filepath.Separator)) {
 		output = strings.TrimRight(output, string(filepath.Separator))
 	}
@@ -186,7 +195,7 @@ func (a *app) extractFolder(ctx context.Context, node *ext4.Node, output string,
 	return nil
 }
 
-func (a *app) extractTar(ctx context.Context, node *ext4.Node, output string, size int64, name string) error {
+func (a *app) extractTar(ctx context.Context, node *fsys.Node, output string, size int64, name string) error {
 	if output == "-" {
 		out := bufio.NewWriterSize(a.stdout, 1<<20)
 		if err := unpack.Tar(ctx, out, node.Tree, size, name); err != nil {

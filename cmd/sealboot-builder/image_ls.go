@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sealboot/sealboot/image/ext4"
+	"github.com/sealboot/sealboot/image/fsys"
 	"github.com/sealboot/sealboot/image/source"
 )
 
@@ -24,14 +24,14 @@ type listedFile struct {
 	GID   uint32 `json:"gid"`
 	Size  int64  `json:"size"`
 	Time  string `json:"time"`
-	Links int    `json:"links"`
+	Links uint64 `json:"links"`
 	Link  string `json:"link,omitempty"`
 	Major uint32 `json:"major,omitempty"`
 	Minor uint32 `json:"minor,omitempty"`
 }
 
 func (a *app) imageLsCommand() *cobra.Command {
-	var keyFile string
+	var flags browseFlags
 	var recursive, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "ls DISK --key-file FILE [PATH]",
@@ -40,8 +40,8 @@ func (a *app) imageLsCommand() *cobra.Command {
 by number, size, time (UTC), name, and where a symbolic link leads. Symbolic links in PATH are followed, inside the disk. Names that
 would confuse a terminal are quoted.
 
-The root partition must hold ext2, ext3 or ext4. The journal of a file system that was not unmounted cleanly is replayed in
-memory; where that cannot be, a warning says that what changed last may be missing. The disk is never written. Exit code 3: the passphrase does not open the disk, or there is no such file.
+The root partition must hold ext2, ext3 or ext4, or XFS or Btrfs behind a boot volume, which is seen at /boot as in the guest. The journal of
+an ext4 file system that was not unmounted cleanly is replayed in memory; where that cannot be, a warning says that what changed last may be missing. The disk is never written. Exit code 3: the passphrase does not open the disk, or there is no such file.
 
 With --json, an array of {path, type (file, folder, symbolic link, character device, block device, named pipe, socket), mode, uid,
 gid, size, time, links, link, major, minor}.`,
@@ -49,7 +49,7 @@ gid, size, time, links, link, major, minor}.`,
   sealboot image ls -R disk.qcow2 --key-file passphrase /etc --json | jq -r '.[].path'`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := a.browse(cmd.Context(), args[0], keyFile)
+			b, err := a.browse(cmd.Context(), args[0], flags)
 			if err != nil {
 				return err
 			}
@@ -67,7 +67,7 @@ gid, size, time, links, link, major, minor}.`,
 			return nil
 		},
 	}
-	keyFileFlag(cmd, &keyFile)
+	flags.add(cmd)
 	cmd.Flags().BoolVarP(&recursive, "recursive", "R", false, "list folders and all below them")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
@@ -81,14 +81,14 @@ type listing struct {
 }
 
 // all lists a file, what is in a folder, or a folder and all below it.
-func (l *listing) all(ctx context.Context, node *ext4.Node, name string, recursive bool) error {
+func (l *listing) all(ctx context.Context, node *fsys.Node, name string, recursive bool) error {
 	e, err := node.Stat(name)
 	if err != nil {
 		return err
 	}
 	switch {
 	case recursive:
-		err = node.Walk(ctx, func(below string, n *ext4.Node) error {
+		err = node.Walk(ctx, func(below string, n *fsys.Node) error {
 			e, err := n.Stat(path.Join(name, below))
 			if err != nil {
 				return err
@@ -109,7 +109,7 @@ func (l *listing) all(ctx context.Context, node *ext4.Node, name string, recursi
 	return err
 }
 
-func (l *listing) folder(ctx context.Context, node *ext4.Node, name string) error {
+func (l *listing) folder(ctx context.Context, node *fsys.Node, name string) error {
 	children, err := node.Children()
 	if err != nil {
 		return err
@@ -134,10 +134,10 @@ func (l *listing) folder(ctx context.Context, node *ext4.Node, name string) erro
 }
 
 // entry writes one file.
-func (l *listing) entry(e source.Entry, links int, shown string) error {
+func (l *listing) entry(e source.Entry, links uint64, shown string) error {
 	defer func() { l.count++ }()
 	kind := "socket"
-	if e.Type != ext4.Socket {
+	if e.Type != fsys.Socket {
 		kind = e.Type.String()
 	}
 	if l.asJSON {
@@ -169,7 +169,7 @@ func quoted(name string) string {
 
 // modeText writes a mode as ls does.
 func modeText(e source.Entry) string {
-	kinds := map[source.Type]byte{source.Regular: '-', source.Folder: 'd', source.Symlink: 'l', source.CharDevice: 'c', source.BlockDevice: 'b', source.FIFO: 'p', ext4.Socket: 's'}
+	kinds := map[source.Type]byte{source.Regular: '-', source.Folder: 'd', source.Symlink: 'l', source.CharDevice: 'c', source.BlockDevice: 'b', source.FIFO: 'p', fsys.Socket: 's'}
 	text := []byte("?rwxrwxrwx")
 	text[0] = kinds[e.Type]
 	for i := range 9 {

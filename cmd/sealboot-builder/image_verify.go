@@ -25,6 +25,8 @@ type verifiedDisk struct {
 	DiskSize      int64        `json:"disk_size"`
 	PayloadSize   int64        `json:"payload_size"`
 	Written       int64        `json:"written"`
+	Kind          string       `json:"kind"`
+	BootVolume    bool         `json:"boot_volume"`
 	Files         uint64       `json:"files"`
 	Folders       uint64       `json:"folders"`
 	FreeBytes     int64        `json:"free_bytes"`
@@ -38,14 +40,14 @@ func (a *app) imageVerifyCommand() *cobra.Command {
 		Use:   "verify FILE --key-file FILE",
 		Short: "Decrypt a disk and check all of it",
 		Long: `verify reads all of a disk: the image's structure and reference counts, both partition
-tables, the LUKS header, the decrypted file system's metadata with their checksums, and whether every
+tables, the LUKS header, the metadata of the decrypted file systems with their checksums, and whether every
 block in use was really written. With --record or --content-digest it also compares the content with
 what was built, byte for byte; the first boot changes the content.
 
 Exit code 3: the disk is not in order, not the one that is expected, or the key does not open it.
 
-With --json: disk_uuid, header_pin, content_digest, key_slot, disk_size, payload_size, written, files, folders,
-free_bytes, compared (what was given to compare with: "uuid", "header_pin", "content_digest").`,
+With --json: disk_uuid, header_pin, content_digest, key_slot, disk_size, payload_size, written, kind (of the root's file
+system: ext4, xfs or btrfs), boot_volume (whether one stands before the root), files, folders, free_bytes, compared (what was given to compare with: "uuid", "header_pin", "content_digest").`,
 		Example: `  sealboot image verify disk.qcow2 --key-file passphrase
   sealboot image verify disk.qcow2 --key-file passphrase --record record.json`,
 		Args: cobra.ExactArgs(1),
@@ -63,11 +65,10 @@ free_bytes, compared (what was given to compare with: "uuid", "header_pin", "con
 			if err != nil {
 				return err
 			}
-			facts := found.FileSystem.Facts
 			v := verifiedDisk{
 				DiskUUID: found.DiskUUID, HeaderPin: found.HeaderPin, ContentDigest: found.ContentDigest, KeySlot: found.KeySlot,
 				DiskSize: found.DiskSize, PayloadSize: found.PayloadSize, Written: found.Written,
-				Files: found.FileSystem.Files, Folders: found.FileSystem.Folders, FreeBytes: int64(facts.FreeBlocks) * int64(facts.BlockSize),
+				Kind: found.FileSystem.Kind, BootVolume: found.FileSystem.BootVolume, Files: found.FileSystem.Files, Folders: found.FileSystem.Folders, FreeBytes: found.FileSystem.Free,
 				Compared: compared,
 			}
 			if asJSON {

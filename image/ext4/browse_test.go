@@ -8,9 +8,9 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"testing"
 
+	"github.com/sealboot/sealboot/image/fsys"
 	"github.com/sealboot/sealboot/image/source"
 	"github.com/sealboot/sealboot/internal/testtool"
 )
@@ -25,7 +25,7 @@ func TestNodes(t *testing.T) {
 		t.Error(err)
 	}
 	for path, want := range map[string]source.Type{"/": source.Folder, "": source.Folder, "/abs": source.Folder, "dir/up": source.Regular, "/abs/file": source.Regular} {
-		node, err := r.Node(path)
+		node, err := r.Files().Node(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,11 +41,11 @@ func TestNodes(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/none", "/loop", "/dir/file/x"} {
-		if node, err := r.Node(path); !errors.Is(err, ErrNotFound) || node != nil {
+		if node, err := r.Files().Node(path); !errors.Is(err, ErrNotFound) || node != nil {
 			t.Errorf("%s: %v, %v", path, node, err)
 		}
 	}
-	dir, err := r.Node("/abs")
+	dir, err := r.Files().Node("/abs")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,14 +73,14 @@ func TestTree(t *testing.T) {
 		}
 		return all
 	}
-	root, err := r.Node("/")
+	root, err := r.Files().Node("/")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, want := list(root.Tree), list(r.Walk); len(want) != 7 || !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
-	dir, err := r.Node("/d")
+	dir, err := r.Files().Node("/d")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestTree(t *testing.T) {
 		t.Errorf("%q, want %q", paths, want)
 	}
 	stop := errors.New("stop")
-	if err := dir.Walk(t.Context(), func(string, *Node) error { return stop }); !errors.Is(err, stop) {
+	if err := dir.Walk(t.Context(), func(string, *fsys.Node) error { return stop }); !errors.Is(err, stop) {
 		t.Error(err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
@@ -110,11 +110,8 @@ func TestRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := must(Open(readerAt(image), int64(len(image))))
-	node, err := r.Node("/f")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := *node.n
+	found := must(r.find("/f"))
+	n := *found
 	n.size += 5 * blockSize // a hole at the end
 	c, err := r.open(&n)
 	if err != nil {
@@ -134,7 +131,7 @@ func TestRuns(t *testing.T) {
 		t.Error("another content")
 	}
 	n.size = 2*blockSize + 1 // blocks behind the end do not count
-	if c, err = r.open(&n); err != nil || c.Stored() != 2*blockSize+1 {
+	if c, err := r.open(&n); err != nil || c.Stored() != 2*blockSize+1 {
 		t.Errorf("%d bytes stored, %v", c.Stored(), err)
 	}
 }
@@ -149,7 +146,7 @@ func TestBrowseUnclean(t *testing.T) {
 	if err := r.Clean(); !errors.Is(err, ErrUnclean) {
 		t.Errorf("clean: %v", err)
 	}
-	root, err := r.Node("/")
+	root, err := r.Files().Node("/")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,33 +156,19 @@ func TestBrowseUnclean(t *testing.T) {
 	}
 }
 
-// TestSharedFolders stops where there are more names than a file system has room for, as when folders share their blocks.
-func TestSharedFolders(t *testing.T) {
-	n := &nodeWalk{ctx: t.Context(), left: 3, folders: map[uint32]string{}, use: func(string, *Node) error { return nil }}
-	r := open(t, build(t, testOptions(16<<20), []file{regular("/a", ""), regular("/b", "")}))
-	root, err := r.Node("/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var bad *FormatError
-	if err := n.visit("/", root); !errors.As(err, &bad) || !strings.Contains(err.Error(), "more names") {
-		t.Errorf("four names where there is room for three: %v", err)
-	}
-}
-
 // TestSocket lists a socket, which Tree leaves out.
 func TestSocket(t *testing.T) {
 	path := build(t, testOptions(16<<20), []file{regular("/a", "")})
 	testtool.Output(t, testtool.Program(t, "debugfs"), "-w", "-R", "set_inode_field /a mode 0140644", path)
 	r := open(t, path)
-	node, err := r.Node("/a")
+	node, err := r.Files().Node("/a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e, err := node.Stat("/a"); err != nil || e.Type != Socket || e.Mode != 0o644 {
+	if e, err := node.Stat("/a"); err != nil || e.Type != fsys.Socket || e.Mode != 0o644 {
 		t.Errorf("%+v, %v", e, err)
 	}
-	root, err := r.Node("/")
+	root, err := r.Files().Node("/")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,20 +204,20 @@ func FuzzBrowse(f *testing.F) {
 			return
 		}
 		_ = r.Clean()
-		root, err := r.Node("/")
+		root, err := r.Files().Node("/")
 		if err != nil {
 			return
 		}
 		names := 0
-		root.Walk(t.Context(), func(path string, n *Node) error {
+		root.Walk(t.Context(), func(path string, n *fsys.Node) error {
 			if names++; names > len(image)/entryLeast {
 				t.Fatal("more names than there is room for")
 			}
 			if _, err := n.Stat(path); err != nil {
 				return err
 			}
-			again, err := r.Node(path)
-			if err == nil && again.Inode() == 0 {
+			again, err := r.Files().Node(path)
+			if err == nil && again.ID().Number == 0 {
 				t.Error("inode 0")
 			}
 			return nil
@@ -244,13 +227,13 @@ func FuzzBrowse(f *testing.F) {
 				return nil
 			}
 			read := int64(0)
-			err := content.(Content).Runs(func(off int64, data io.Reader) error {
+			err := content.(*fsys.Content).Runs(func(off int64, data io.Reader) error {
 				n, err := io.Copy(io.Discard, data)
 				read += n
 				return err
 			})
-			if err == nil && read != content.(Content).Stored() {
-				t.Errorf("%d bytes of %d", read, content.(Content).Stored())
+			if err == nil && read != content.(*fsys.Content).Stored() {
+				t.Errorf("%d bytes of %d", read, content.(*fsys.Content).Stored())
 			}
 			return err
 		})

@@ -3,6 +3,8 @@ package ext4
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/sealboot/sealboot/image/fsys"
 )
 
 // Of the journal's blocks (Linux, include/linux/jbd2.h and fs/jbd2/recovery.c; big-endian).
@@ -76,7 +78,7 @@ func (e *Editor) replayJournal() error {
 // recovered notes in the superblock, which may be another since the replay, that there is nothing to replay.
 func (e *Editor) recovered() error {
 	raw := make([]byte, superSize)
-	if _, err := readAt(e.over, raw, superOffset); err != nil {
+	if _, err := fsys.ReadAt(e.over, raw, superOffset); err != nil {
 		return err
 	}
 	s, err := decodeSuperblock(raw)

@@ -1,11 +1,12 @@
 package ext4
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"time"
+
+	"github.com/sealboot/sealboot/image/fsys"
 )
 
 // Reader reads a file system. Its methods may be called from several goroutines.
@@ -47,7 +48,7 @@ func openAs(r io.ReaderAt, size int64, mode strictness) (*Reader, error) {
 	if size < superOffset+superSize {
 		return nil, fmt.Errorf("%w: only %d bytes", ErrNotExt4, size)
 	}
-	if _, err := readAt(r, raw, superOffset); err != nil {
+	if _, err := fsys.ReadAt(r, raw, superOffset); err != nil {
 		return nil, fmt.Errorf("read ext4 superblock: %w", err)
 	}
 	s, err := decodeSuperblock(raw)
@@ -179,24 +180,12 @@ func (f *Reader) clean() error {
 	return nil
 }
 
-// readAt reads all of b; an end before that is unexpected.
-func readAt(r io.ReaderAt, b []byte, at int64) (int, error) {
-	n, err := r.ReadAt(b, at)
-	if n == len(b) {
-		return n, nil
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return n, err
-}
-
 // readBlocks fills b, whole blocks, from a block on.
 func (f *Reader) readBlocks(b []byte, block uint64) error {
 	if count := uint64(len(b) / f.blockSize); block > f.blocks || count > f.blocks-block {
 		return broken(fmt.Sprintf("block %d", block), "outside the file system")
 	}
-	if _, err := readAt(f.r, b, int64(block)*int64(f.blockSize)); err != nil {
+	if _, err := fsys.ReadAt(f.r, b, int64(block)*int64(f.blockSize)); err != nil {
 		return fmt.Errorf("read ext4 block %d: %w", block, err)
 	}
 	return nil

@@ -3,6 +3,8 @@ package ext4
 import (
 	"bytes"
 	"fmt"
+
+	"github.com/sealboot/sealboot/image/fsys"
 )
 
 // Of the block that says who has the file system mounted (struct mmp_struct).
@@ -100,7 +102,7 @@ func (e *Editor) backups() error {
 			continue
 		}
 		at := int64(e.groupStart(group)) * int64(e.blockSize)
-		if _, err := readAt(e.over, raw, at); err != nil {
+		if _, err := fsys.ReadAt(e.over, raw, at); err != nil {
 			return err
 		}
 		s, err := decodeSuperblock(raw)

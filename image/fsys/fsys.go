@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -107,18 +108,41 @@ const (
 
 // Files are the files below one folder, their root. Methods may be called from several goroutines.
 type Files struct {
-	tree  Tree
-	root  ID
-	names int64
+	tree   Tree
+	root   ID
+	names  int64
+	mounts map[ID]*Files
 }
 
 // New takes a tree's root and the number of names that it has room for.
-func New(t Tree, root ID, names int64) *Files { return &Files{t, root, names} }
+func New(t Tree, root ID, names int64) *Files { return &Files{tree: t, root: root, names: names} }
+
+// Mount gives the files with others in place of what is at a path: they are seen where the path leads to, and what is there itself is not. Without
+// a folder there the error is ErrNotFound.
+func (f *Files) Mount(path string, over *Files) (*Files, error) {
+	at, err := f.Node(path)
+	if err != nil {
+		return nil, err
+	}
+	if at.n.Entry.Type != source.Folder || at.f != f {
+		return nil, fmt.Errorf("%s: %w: not a folder to mount at", path, ErrNotFound)
+	}
+	both := *f
+	both.mounts = maps.Clone(f.mounts)
+	if both.mounts == nil {
+		both.mounts = map[ID]*Files{}
+	}
+	both.mounts[at.n.ID] = over
+	return &both, nil
+}
 
 // Clean says whether the file system was unmounted cleanly; the error is ErrUnclean with what is left to do.
 func (f *Files) Clean() error { return f.tree.Clean() }
 
 func (f *Files) inode(id ID) (*Node, error) {
+	if over := f.mounts[id]; over != nil {
+		return over.inode(over.root)
+	}
 	n, err := f.tree.Inode(id)
 	if err != nil {
 		return nil, err
@@ -154,7 +178,7 @@ func (f *Files) find(path string, follow bool) (*Node, error) {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		if child.n.Entry.Type == source.Symlink && (follow || len(rest) > 0) {
-			target, err := f.tree.Readlink(child.n)
+			target, err := child.f.tree.Readlink(child.n)
 			if err != nil {
 				return nil, err
 			}
@@ -221,7 +245,7 @@ type Node struct {
 	n *Inode
 }
 
-// ID gives its inode, and Links how many names that has.
+// ID gives its inode, and Links how many names that has. IDs of what is mounted may be the same as others.
 func (d *Node) ID() ID        { return d.n.ID }
 func (d *Node) Links() uint64 { return d.n.Links }
 

@@ -97,6 +97,43 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// TestMount lays a file system over a folder of another: both have the same numbers of inodes, and links lead from each into the other.
+func TestMount(t *testing.T) {
+	over := fake{}
+	over.add(1, source.Folder, folder("file", 2, "up", 3, "root", 4))
+	over.add(2, source.Regular, form{text: "over"})
+	over.add(3, source.Symlink, form{text: "../b"})
+	over.add(4, source.Symlink, form{text: "/a/file"})
+	base := good()
+	base.add(9, source.Symlink, form{text: "a/root"})
+	base[1].Form = folder("a", 2, "b", 3, "through", 9)
+	root := New(base, ID{Number: 1}, 100)
+	f, err := root.Mount("/a", New(over, ID{Number: 1}, 100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{"/a/file": "over", "/b": "text", "/a/up": "text", "/through": "over", "/a/../b": "text"} {
+		if got, err := f.ReadFile(path, 9); err != nil || !strings.Contains(string(got), want) {
+			t.Errorf("%s: %q, %v", path, got, err)
+		}
+	}
+	if got, err := root.ReadFile("/a/file", 9); err != nil || !strings.Contains(string(got), "text") {
+		t.Errorf("without the mount: %q, %v", got, err)
+	}
+	var paths []string
+	if err := f.Walk(context.Background(), func(e source.Entry, _ io.Reader) error { paths = append(paths, e.Path); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(paths, " "); got != "/ /a /a/file /a/root /a/up /b /through" {
+		t.Errorf("walked %s", got)
+	}
+	for _, path := range []string{"/none", "/b"} {
+		if f, err := root.Mount(path, root); f != nil || !errors.Is(err, ErrNotFound) {
+			t.Errorf("mounted at %s: %v", path, err)
+		}
+	}
+}
+
 func walkAll(f fake, names int64) (paths []string, err error) {
 	err = New(f, ID{Number: 1}, names).Walk(context.Background(), func(e source.Entry, content io.Reader) error {
 		if e.Type == source.HardLink {

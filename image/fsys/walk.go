@@ -25,17 +25,17 @@ func (f *Files) Walk(ctx context.Context, use source.WalkFunc) error {
 
 // Tree is the node, and all below it, as a source.
 func (d *Node) Tree(ctx context.Context, use source.WalkFunc) error {
-	first := map[ID]string{}
+	first := map[place]string{}
 	return d.Walk(ctx, func(path string, d *Node) error {
 		kind := d.n.Entry.Type
 		if kind == Socket {
 			return nil
 		}
-		if known, ok := first[d.n.ID]; ok {
+		if known, ok := first[d.place()]; ok {
 			return use(source.Entry{Path: path, Type: source.HardLink, Link: known}, nil)
 		}
 		if d.n.Links > 1 && kind != source.Folder {
-			first[d.n.ID] = path
+			first[d.place()] = path
 		}
 		e, err := d.Stat(path)
 		if err != nil {
@@ -56,7 +56,7 @@ func (d *Node) Tree(ctx context.Context, use source.WalkFunc) error {
 // Walk calls use for a node under the path "/" and, if it is a folder, for all below it: parents first, names in order. It
 // also walks a file system that was not unmounted cleanly.
 func (d *Node) Walk(ctx context.Context, use func(path string, n *Node) error) error {
-	w := &walk{ctx: ctx, use: use, left: d.f.names, folders: map[ID]string{}}
+	w := &walk{ctx: ctx, use: use, left: d.f.room(), folders: map[place]string{}}
 	return w.visit("/", d)
 }
 
@@ -64,7 +64,24 @@ type walk struct {
 	ctx     context.Context
 	use     func(string, *Node) error
 	left    int64 // names that the file system has room for
-	folders map[ID]string
+	folders map[place]string
+}
+
+// place is an inode among those of several file systems.
+type place struct {
+	files *Files
+	id    ID
+}
+
+func (d *Node) place() place { return place{d.f, d.n.ID} }
+
+// room is how many names there can be, with what is mounted.
+func (f *Files) room() int64 {
+	names := f.names
+	for _, over := range f.mounts {
+		names += over.room()
+	}
+	return names
 }
 
 func (w *walk) visit(path string, d *Node) error {
@@ -79,10 +96,10 @@ func (w *walk) visit(path string, d *Node) error {
 	}
 	folder := d.n.Entry.Type == source.Folder
 	if folder {
-		if first, ok := w.folders[d.n.ID]; ok {
+		if first, ok := w.folders[d.place()]; ok {
 			return d.broken("folder with two names, %s and %s", first, path)
 		}
-		w.folders[d.n.ID] = path
+		w.folders[d.place()] = path
 	}
 	if err := w.use(path, d); err != nil || !folder {
 		return err

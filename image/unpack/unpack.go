@@ -22,7 +22,7 @@ var (
 	ErrName    = errors.New("name that cannot be unpacked")
 )
 
-// sparse is content that knows its holes (ext4.Content).
+// sparse is content that knows its holes (fsys.Content).
 type sparse interface {
 	Stored() int64
 	Runs(use func(off int64, data io.Reader) error) error

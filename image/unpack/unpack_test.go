@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sealboot/sealboot/image/ext4"
+	"github.com/sealboot/sealboot/image/fsys"
 	"github.com/sealboot/sealboot/image/source"
 )
 
@@ -71,7 +72,7 @@ func tree() []file {
 }
 
 // fileSystem makes an ext4 file system of the entries.
-func fileSystem(t testing.TB, files ...file) *ext4.Node {
+func fileSystem(t testing.TB, files ...file) *fsys.Node {
 	t.Helper()
 	const size = 16 << 20
 	f, err := os.Create(filepath.Join(t.TempDir(), "fs"))
@@ -95,7 +96,7 @@ func fileSystem(t testing.TB, files ...file) *ext4.Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err := r.Node("/")
+	node, err := r.Files().Node("/")
 	if err != nil {
 		t.Fatal(err)
 	}
