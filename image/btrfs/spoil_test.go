@@ -1,48 +1,26 @@
 package btrfs
 
 import (
-	"context"
-	"errors"
-	"io"
-	"strings"
 	"testing"
 
 	"github.com/sealboot/sealboot/image/fsys"
 	"github.com/sealboot/sealboot/image/fsys/fsystest"
-	"github.com/sealboot/sealboot/image/source"
 )
 
 // spoiler changes one thing in an image and mends its checksum.
 type spoiler struct {
-	t     *testing.T
-	image *fsystest.Image
-	good  *Reader
+	fsystest.Spoiler
+	good *Reader
 }
 
 // super changes bytes of the superblock.
-func (s *spoiler) super(at int64, b ...byte) { s.put(superOffset+at, b...) }
-
-func (s *spoiler) put(at int64, b ...byte) {
-	s.t.Helper()
-	if _, err := s.image.WriteAt(b, at); err != nil {
-		s.t.Fatal(err)
-	}
-	mend(s.image, s.good.super, at)
-}
-
-func (s *spoiler) get(at int64, n int) []byte {
-	b := make([]byte, n)
-	if _, err := s.image.ReadAt(b, at); err != nil {
-		s.t.Fatal(err)
-	}
-	return b
-}
+func (s *spoiler) super(at int64, b ...byte) { s.Put(superOffset+at, b...) }
 
 // item changes the first item of a type in a tree, at a place in it, in all copies.
 func (s *spoiler) item(root pointer, from key, at int64, b ...byte) {
-	s.t.Helper()
+	s.T.Helper()
 	for p := root; ; {
-		raw := must(s.good.block(p, nil))
+		raw := fsystest.Must(s.good.block(p, nil))
 		count := int(le.Uint32(raw[96:]))
 		if p.level > 0 {
 			i := 0
@@ -58,60 +36,50 @@ func (s *spoiler) item(root pointer, from key, at int64, b ...byte) {
 		for i := range count {
 			head := raw[headSize+i*itemSize:]
 			if k, _ := decodeKey(head); k.compare(from) >= 0 && k.kind == from.kind {
-				for _, place := range must(s.good.places(p.address, uint64(len(raw)))) {
-					s.put(int64(place)+headSize+int64(le.Uint32(head[17:]))+at, b...)
+				for _, place := range fsystest.Must(s.good.places(p.address, uint64(len(raw)))) {
+					s.Put(int64(place)+headSize+int64(le.Uint32(head[17:]))+at, b...)
 				}
 				return
 			}
 		}
-		s.t.Fatalf("no item from %v on", from)
+		s.T.Fatalf("no item from %v on", from)
 	}
 }
 
 // file changes an item of a file.
 func (s *spoiler) file(path string, kind uint8, at int64, b ...byte) {
-	n := must(must(s.good.Subvolume("/")).Link(path))
-	s.item(must(s.good.root(topLevel)), key{object: n.ID().Number, kind: kind}, at, b...)
+	n := fsystest.Must(fsystest.Must(s.good.Subvolume("/")).Link(path))
+	s.item(fsystest.Must(s.good.root(topLevel)), key{object: n.ID().Number, kind: kind}, at, b...)
 }
 
 // node changes bytes of a tree's root block, in all copies.
 func (s *spoiler) node(p pointer, at int64, b ...byte) {
-	for _, place := range must(s.good.places(p.address, uint64(s.good.super.nodeSize))) {
-		s.put(int64(place)+at, b...)
+	for _, place := range fsystest.Must(s.good.places(p.address, uint64(s.good.super.nodeSize))) {
+		s.Put(int64(place)+at, b...)
 	}
 }
 
 // damage changes a byte without mending, in some of the copies.
 func (s *spoiler) damage(address uint64, copies int) {
-	for _, place := range must(s.good.places(address, 4096))[:copies] {
-		if _, err := s.image.WriteAt([]byte{0xa5, 0x5a}, int64(place)+200); err != nil {
-			s.t.Fatal(err)
+	for _, place := range fsystest.Must(s.good.places(address, 4096))[:copies] {
+		if _, err := s.Image.WriteAt([]byte{0xa5, 0x5a}, int64(place)+200); err != nil {
+			s.T.Fatal(err)
 		}
 	}
 }
 
 // content gives the address of a file's first extent.
 func (s *spoiler) content(path string) uint64 {
-	n := must(must(s.good.Subvolume("/")).Link(path))
-	b, _, err := s.good.one(must(s.good.root(topLevel)), key{object: n.ID().Number, kind: itemContent})
+	n := fsystest.Must(fsystest.Must(s.good.Subvolume("/")).Link(path))
+	b, _, err := s.good.one(fsystest.Must(s.good.root(topLevel)), key{object: n.ID().Number, kind: itemContent})
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return le.Uint64(b[21:])
 }
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
 // walkAll reads all that a file system has.
 func walkAll(r *Reader) error {
-	if err := r.Allocated(func(int64, int64) error { return nil }); err != nil {
-		return err
-	}
 	if _, err := r.Subvolumes(); err != nil {
 		return err
 	}
@@ -119,18 +87,12 @@ func walkAll(r *Reader) error {
 	if err != nil {
 		return err
 	}
-	return top.Walk(context.Background(), func(_ source.Entry, content io.Reader) error {
-		if content == nil {
-			return nil
-		}
-		_, err := io.Copy(io.Discard, content)
-		return err
-	})
+	return fsystest.ReadAll(r.Allocated, top)
 }
 
 func TestSpoil(t *testing.T) {
 	format := new(*fsys.FormatError)
-	files := func(s *spoiler) pointer { return must(s.good.root(topLevel)) }
+	files := func(s *spoiler) pointer { return fsystest.Must(s.good.root(topLevel)) }
 	for name, test := range map[string]struct {
 		seed    string
 		want    any // a sentinel, format, or nil for what is read all the same
@@ -138,7 +100,7 @@ func TestSpoil(t *testing.T) {
 		spoil   func(*spoiler)
 	}{
 		"magic":          {"zstd", ErrNotBtrfs, "", func(s *spoiler) { s.super(64, 'Y') }},
-		"super checksum": {"zstd", format, "superblock: wrong checksum", func(s *spoiler) { s.image.WriteAt([]byte{9}, superOffset+900) }},
+		"super checksum": {"zstd", format, "superblock: wrong checksum", func(s *spoiler) { s.Image.WriteAt([]byte{9}, superOffset+900) }},
 		"place":          {"zstd", format, "says that it lies", func(s *spoiler) { s.super(48, 1) }},
 		"checksum kind":  {"zstd", fsys.ErrUnsupported, "checksums of type 9", func(s *spoiler) { s.super(196, 9) }},
 		"devices":        {"zstd", fsys.ErrUnsupported, "2 devices", func(s *spoiler) { s.super(136, 2) }},
@@ -159,7 +121,7 @@ func TestSpoil(t *testing.T) {
 		"chunk length":   {"zstd", format, "0 bytes", func(s *spoiler) { s.super(811+17, make([]byte, 8)...) }},
 		"chunk device":   {"zstd", format, "of device 7", func(s *spoiler) { s.super(811+17+48, 7) }},
 		"chunk place": {"zstd", format, "lies where another does", func(s *spoiler) {
-			s.super(811+17+48+8, s.get(superOffset+811+17+48+32+8, 8)...)
+			s.super(811+17+48+8, s.Get(superOffset+811+17+48+32+8, 8)...)
 		}},
 		"generation":     {"zstd", format, "generation", func(s *spoiler) { s.super(72, 1) }},
 		"level":          {"zstd", format, "level", func(s *spoiler) { s.super(198, 5) }},
@@ -200,37 +162,25 @@ func TestSpoil(t *testing.T) {
 		"attribute":     {"plain", format, "a name of", func(s *spoiler) { s.file("/attrs/one", itemXattr, 26, 0xff) }},
 		"root":          {"plain", format, "a root of", func(s *spoiler) { s.item(s.good.super.root, key{object: topLevel, kind: itemRoot}, 238, 77) }},
 		"sums": {"plain", format, "without a checksum", func(s *spoiler) {
-			s.node(must(s.good.root(sumTree)), headSize+8, itemSums-1)
+			s.node(fsystest.Must(s.good.root(sumTree)), headSize+8, itemSums-1)
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			seed, _ := fsystest.Seed(t, test.seed)
-			good := must(Open(seed, seed.Size))
+			good := fsystest.Must(Open(seed, seed.Size))
 			if err := walkAll(good); err != nil {
 				t.Fatal(err)
 			}
-			s := &spoiler{t, seed.Copy(), good}
+			s := &spoiler{fsystest.Spoiler{T: t, Image: seed.Copy()}, good}
+			s.Mend = func(at int64) { mend(s.Image, good.super, at) }
 			test.spoil(s)
-			r, err := Open(s.image, s.image.Size)
+			r, err := Open(s.Image, s.Image.Size)
 			if err == nil {
 				err = walkAll(r)
 			} else if r != nil {
 				t.Error("a reader and an error")
 			}
-			if test.want == nil {
-				if err != nil {
-					t.Error(err)
-				}
-				return
-			}
-			if sentinel, ok := test.want.(error); ok && !errors.Is(err, sentinel) {
-				t.Errorf("%v, not %v", err, sentinel)
-			} else if !ok && !errors.As(err, test.want) {
-				t.Errorf("%v is no format error", err)
-			}
-			if err != nil && !strings.Contains(err.Error(), test.problem) {
-				t.Errorf("%v, not %q", err, test.problem)
-			}
+			fsystest.Refused(t, err, test.want, test.problem)
 		})
 	}
 }

@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealboot/sealboot/image/fsys"
 	"github.com/sealboot/sealboot/image/source"
 )
 
@@ -127,47 +126,6 @@ func Crash(t testing.TB, dir string) (remove func()) {
 		if err := os.Remove(dir + "/synced"); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-// Far writes a file with bytes behind 6 GiB; CheckFar finds them.
-func Far(t testing.TB, dir string) {
-	t.Helper()
-	file, err := os.Create(dir + "/far")
-	if err == nil {
-		_, err = file.WriteAt([]byte("far away"), far)
-	}
-	if err == nil {
-		err = file.Close()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-const far = 6<<30 + 5
-
-// CheckFar reads what Far wrote.
-func CheckFar(t testing.TB, f *fsys.Files) {
-	t.Helper()
-	n, err := f.Node("/far")
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := n.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := ""
-	err = content.Runs(func(off int64, data io.Reader) error {
-		b, err := io.ReadAll(data)
-		if off <= far && off+int64(len(b)) == content.Size {
-			found = string(b[far-off:])
-		}
-		return err
-	})
-	if err != nil || found != "far away" || content.Stored() > 1<<20 {
-		t.Errorf("far away is %q, %d bytes stored, %v", found, content.Stored(), err)
 	}
 }
 

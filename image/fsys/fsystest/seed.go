@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sealboot/sealboot/image/fsys"
 	"github.com/sealboot/sealboot/image/source"
 )
 
@@ -73,10 +74,12 @@ func (m *Image) Change(at uint32, b []byte) int64 {
 	return off
 }
 
-// Reader is what Exercise tries.
+// Reader is what a package that reads file systems has.
 type Reader interface {
 	source.Source
 	Allocated(func(offset, length int64) error) error
+	Facts() fsys.Facts
+	Node(path string) (*fsys.Node, error)
 	ReadFile(path string, most int64) ([]byte, error)
 }
 
