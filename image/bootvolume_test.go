@@ -9,6 +9,7 @@ import (
 	"io"
 	mathrand "math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -303,5 +304,37 @@ func TestOpenTreeOfBtrfs(t *testing.T) {
 	})
 	if err != nil || !found {
 		t.Errorf("found /etc/fstab: %v, %v", found, err)
+	}
+}
+
+// TestBootInSubvolume has /boot in a subvolume of its own.
+func TestBootInSubvolume(t *testing.T) {
+	image := fsystest.Mkfs(t, testtool.Program(t, "mkfs.btrfs"), 256*mib, "-L", "pool")
+	dir, umount, ok := fsystest.Mount(t, image, "")
+	if !ok {
+		t.Skip("no loop devices, or not root")
+	}
+	run := exec.Command("bash", "-euc", `
+btrfs subvolume create @; btrfs subvolume create @boot; echo kernel > @boot/vmlinuz-6.1; mkdir @/etc @/usr @/boot; echo hidden > @/boot/hidden
+printf 'LABEL=pool / btrfs subvol=@ 0 0\nLABEL=pool /boot btrfs subvol=@boot 0 0\n' > @/etc/fstab
+`)
+	run.Dir = dir
+	if out, err := run.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	umount()
+	disk, made := withVolumes(t, image)
+	if made.KernelWords != "rootfstype=btrfs rootflags=subvol=@" {
+		t.Errorf("words %q", made.KernelWords)
+	}
+	f, err := files(t, disk, passphrase)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := f.ReadFile("/boot/vmlinuz-6.1", 100); err != nil || string(got) != "kernel\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := f.ReadFile("/boot/hidden", 100); !errors.Is(err, fsys.ErrNotFound) {
+		t.Errorf("what the mount hides: %v", err)
 	}
 }
