@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,7 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sealboot/sealboot/image/disk"
 	"github.com/sealboot/sealboot/image/source"
+	"github.com/sealboot/sealboot/initramfs"
 	"github.com/sealboot/sealboot/internal/testtool"
 )
 
@@ -106,6 +109,15 @@ func TestPrepare(t *testing.T) {
 	}
 	if made, err := Prepare(t.Context(), root(t, map[string]string{"etc/x": ""}), spec); err != nil || len(made.Kernels) != 0 {
 		t.Errorf("no kernel: %+v, %v", made, err)
+	}
+	withXFS := Spec{Agent: spec.Agent, Program: spec.Program, System: foreign(disk.XFS)}
+	if made, err := Prepare(t.Context(), root(t, with()), withXFS); made != nil || !errors.Is(err, initramfs.ErrNoFileSystem) {
+		t.Errorf("a kernel that cannot mount the root: %v", err)
+	}
+	files := with()
+	files["usr/lib/modules/6.1/modules.builtin"] += "kernel/fs/xfs/xfs.ko\nkernel/fs/ext4/ext4.ko\n"
+	if made, err := Prepare(t.Context(), root(t, files), withXFS); err != nil || !slices.ContainsFunc(made.Files, func(f source.File) bool { return f.Path == fstab && strings.Contains(string(f.Content), bootLine) }) {
+		t.Errorf("a root in XFS: %+v, %v", made, err)
 	}
 	for name, bad := range map[string]struct {
 		files map[string]string
