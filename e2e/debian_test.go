@@ -117,16 +117,60 @@ func TestDebian(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			image := s.sealed(t, "debian-"+strings.ReplaceAll(name, " ", "-"), s.debian(t, system), "3G")
-			first := s.wantSystem(t, image)
-			if !system.Upgrade {
-				return
+			if system.Upgrade {
+				s.wantUpgrade(t, image)
+			} else {
+				s.wantSystem(t, image)
 			}
-			if !strings.Contains(first["upgraded"], "initramfs-"+first["kernel"]) {
-				t.Fatalf("the guest did not upgrade its kernel: %q", first)
+		})
+	}
+}
+
+// wantUpgrade boots a system that upgrades its kernel, and wants the next boot to be of that kernel. It gives what the guest said
+// of itself each time.
+func (s *stage) wantUpgrade(t *testing.T, image lab.Image) (first, second map[string]string) {
+	t.Helper()
+	first = s.wantSystem(t, image)
+	if !strings.Contains(first["upgraded"], "initramfs-"+first["kernel"]) {
+		t.Fatalf("the guest did not upgrade its kernel: %q", first)
+	}
+	second = s.wantSystem(t, image)
+	if first["kernel"] == second["kernel"] || !strings.Contains(first["upgraded"], "initramfs-"+second["kernel"]) {
+		t.Errorf("first kernel %s, then %s", first["kernel"], second["kernel"])
+	}
+	return first, second
+}
+
+// TestDebianForeign boots systems whose roots GRUB does not read, from disk images put on larger disks, and again after they upgraded
+// their kernel: /boot in the root or on a partition of its own, initramfs-tools or dracut.
+func TestDebianForeign(t *testing.T) {
+	full(t)
+	s := theStage(t)
+	older := testtool.Deb(t, "linux-image-*-cloud-amd64")
+	for name, c := range map[string]struct {
+		disk   lab.Installed
+		system lab.Debian
+	}{
+		"xfs":        {lab.Installed{ESP: 64, Root: 1400, Swap: 64, Kind: "xfs"}, lab.Debian{Suite: "bookworm", Packages: []string{"initramfs-tools", "xfsprogs"}}},
+		"btrfs":      {lab.Installed{ESP: 64, Boot: 256, Root: 1400, Swap: 64, Kind: "btrfs"}, lab.Debian{Suite: "trixie", Packages: []string{"initramfs-tools", "btrfs-progs"}}},
+		"xfs dracut": {lab.Installed{ESP: 64, Boot: 256, Root: 1400, Swap: 64, Kind: "xfs"}, lab.Debian{Suite: "trixie", Packages: []string{"dracut", "xfsprogs"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.system.Kernel, c.system.Upgrade = older, true
+			disk := filepath.Join(t.TempDir(), "installed.qcow2")
+			if err := c.disk.Make(t.Context(), s.debian(t, c.system), disk); err != nil {
+				t.Fatal(err)
 			}
-			second := s.wantSystem(t, image)
-			if first["kernel"] == second["kernel"] || !strings.Contains(first["upgraded"], "initramfs-"+second["kernel"]) {
-				t.Errorf("first kernel %s, then %s", first["kernel"], second["kernel"])
+			image := s.sealed(t, "debian-on-"+strings.ReplaceAll(name, " ", "-"), disk, "5G")
+			first, second := s.wantUpgrade(t, image)
+			for _, said := range []map[string]string{first, second} {
+				var blocks int
+				if _, err := fmt.Sscan(said["blocks"], &blocks); err != nil || blocks < 3500 {
+					t.Errorf("the root has %q MiB: it did not grow to its disk of 5 GiB less the boot volume", said["blocks"])
+				}
+				if !strings.HasPrefix(said["kind"], c.disk.Kind+" /") || !strings.HasSuffix(said["kind"], ", boot /dev/mapper/sealboot-boot ext4") {
+					t.Errorf("file systems: %s", said["kind"])
+				}
 			}
 		})
 	}
