@@ -26,22 +26,22 @@ const temporary = ".sealboot-install"
 // beginning, so each file, link and folder appears under its name with all that it is, in one step (rename), and in place of
 // an old one. Folders that the root has keep owner and mode.
 //
-// Paths are resolved within the root by the kernel (openat2, RESOLVE_IN_ROOT, Linux 5.6): its symbolic links count as they will once it
-// is the root, /lib as usr/lib, and none leads out.
+// The root's symbolic links count as they will once it is the root: /lib as usr/lib, wherever they begin, and none leads out. Nobody
+// else is there to change one meanwhile. openat2(2) resolves so too (RESOLVE_IN_ROOT), but xfs is the root of systems whose kernels are older.
 type installer struct {
 	ctx   context.Context
 	from  string // the tree
-	root  int    // the root, a descriptor
+	root  *os.Root
 	count int
 }
 
 // install copies the tree in the folder from into the root that is mounted at to, and gives the number of entries.
 func install(ctx context.Context, from, to string) (int, error) {
-	root, err := unix.Open(to, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := os.OpenRoot(to)
 	if err != nil {
-		return 0, fmt.Errorf("open %s: %w", to, err)
+		return 0, err
 	}
-	defer unix.Close(root)
+	defer root.Close()
 	in := &installer{ctx: ctx, from: from, root: root}
 	return in.count, in.folder("/", 0)
 }
@@ -55,20 +55,17 @@ func (in *installer) folder(path string, depth int) error {
 	if err != nil {
 		return err
 	}
-	target, err := unix.Openat2(in.root, path, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	target, err := in.open(path)
 	if err != nil {
 		return fmt.Errorf("open folder %s of the root: %w", path, err)
 	}
-	defer unix.Close(target)
+	defer target.Close()
 	for _, e := range entries {
 		if in.count++; in.count > maxInstallEntries {
 			return fmt.Errorf("more than %d files to install", maxInstallEntries)
 		}
 		name := filepath.Join(path, e.Name())
-		s := &entry{source: filepath.Join(in.from, name), folder: target, name: e.Name()}
+		s := &entry{source: filepath.Join(in.from, name), folder: int(target.Fd()), name: e.Name()}
 		if err := in.put(s); err != nil {
 			return fmt.Errorf("install %s: %w", name, err)
 		}
@@ -79,6 +76,42 @@ func (in *installer) folder(path string, depth int) error {
 		}
 	}
 	return nil
+}
+
+// maxLinks is how many symbolic links a path may lead through (path_resolution(7)).
+const maxLinks = 40
+
+// open opens a folder of the root.
+func (in *installer) open(path string) (*os.File, error) {
+	done, links := ".", 0 // done has no symbolic links
+	for todo := strings.Split(path, "/"); len(todo) > 0; {
+		part := todo[0]
+		todo = todo[1:]
+		switch part {
+		case "", ".":
+			continue
+		case "..":
+			done = filepath.Dir(done) // the root's own is the root
+			continue
+		}
+		next := filepath.Join(done, part)
+		target, err := in.root.Readlink(next)
+		switch {
+		case errors.Is(err, unix.EINVAL): // no link
+			done = next
+			continue
+		case err != nil:
+			return nil, err
+		}
+		if links++; links > maxLinks {
+			return nil, unix.ELOOP
+		}
+		if filepath.IsAbs(target) {
+			done = "."
+		}
+		todo = append(strings.Split(target, "/"), todo...)
+	}
+	return in.root.OpenFile(done, os.O_RDONLY|unix.O_DIRECTORY, 0)
 }
 
 // entry is one of the tree, and where it is put.

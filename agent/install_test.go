@@ -108,7 +108,7 @@ func aTree(t *testing.T) string {
 }
 
 func aRoot(t *testing.T) string {
-	root := draw(t, "old", "700 etc/", "600 etc/fstab", "etc/untouched", "usr/", "usr/lib/", "lib -> usr/lib", "abs -> /usr/lib",
+	root := draw(t, "old", "700 etc/", "600 etc/fstab", "etc/untouched", "usr/", "usr/lib/", "usr/way -> ../../usr/./lib/..", "lib -> usr/lib", "abs -> /lib/../way/lib",
 		"etc/was-link -> untouched", "etc/was-long")
 	check(t, os.Lchown(filepath.Join(root, "etc"), 1, 2))
 	attribute(t, filepath.Join(root, "etc"), selinux, "etc_t")
@@ -140,7 +140,8 @@ func TestInstall(t *testing.T) {
 		"usr/lib/sealboot/program": "104755 9:10 new lib/sealboot/program user.note=kept",
 		"usr/lib/sealboot/link":    "120777 11:12 /nowhere/at all",
 		"lib":                      "120777 0:0 usr/lib",
-		"abs":                      "120777 0:0 /usr/lib",
+		"abs":                      "120777 0:0 /lib/../way/lib",
+		"usr/way":                  "120777 0:0 ../../usr/./lib/..",
 	}
 	got := list(t, root)
 	for path, text := range want {
