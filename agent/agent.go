@@ -12,7 +12,8 @@
 // With a boot volume, the root is of a kind that the builder does not write (xfs, btrfs). What it would have put there waits
 // in the boot volume (InstallTree), and the agent puts it into the root: whole, before anything of the root
 // runs, and again from the beginning if the machine went off meanwhile. Then the tree is removed. A root is completed once for a
-// disk, whatever the host puts back in the boot volume later.
+// disk, whatever the host puts back in the boot volume later. The kernel command line has to say the root's kind; a btrfs root stays mounted when
+// a distribution's initramfs takes over, which keeps the host's disks out of it (holdRoot).
 //
 // The disk, and every device beside it, is the host's and lies where it can. The command line,
 // this program and the modules are measured or come out of the encrypted root. LUKS does
@@ -61,6 +62,7 @@ var (
 	ErrTruncated    = errors.New("the disk is smaller than its LUKS header says")
 	ErrKey          = errors.New("the passphrase does not open the disk")
 	ErrBootVolume   = errors.New("the disk's boot volume is refused")
+	ErrNoKind       = errors.New("the kernel command line does not say of what kind the root is (rootfstype=xfs or btrfs)")
 	ErrInstall      = errors.New("the root cannot be completed from the boot volume")
 	ErrNoInit       = errors.New("the root has no init")
 )

@@ -144,7 +144,7 @@ func (m *realMachine) editHeader(t *testing.T, disk *os.File, edit func(json []b
 }
 
 // distribution makes an initramfs as initramfs-tools would, that mounts a /run of its own and the opened root of that kind.
-func (m *realMachine) distribution(t *testing.T, kind string) []byte {
+func (m *realMachine) distribution(t *testing.T, kind string, programs ...string) []byte {
 	t.Helper()
 	busybox, err := os.ReadFile(testtool.Program(t, "busybox"))
 	check(t, err)
@@ -153,6 +153,11 @@ func (m *realMachine) distribution(t *testing.T, kind string) []byte {
 		member(&b, dir, 0o040755, nil)
 	}
 	member(&b, "bin/busybox", 0o100755, busybox)
+	for _, name := range programs {
+		content, err := os.ReadFile(name)
+		check(t, err)
+		member(&b, "bin/"+filepath.Base(name), 0o100755, content)
+	}
 	member(&b, "conf/initramfs.conf", 0o100644, nil)
 	member(&b, "scripts/init-top/ORDER", 0o100644, []byte("echo udev starts\n"))
 	member(&b, "init", 0o100755, []byte(`#!/bin/busybox sh
@@ -162,6 +167,7 @@ $bb mount -t tmpfs -o mode=0755 tmpfs /run || exit
 mkdir() { $bb mkdir "$@"; }
 cat() { $bb cat "$@"; }
 . /scripts/init-top/ORDER
+[ -x /bin/scan ] && /bin/scan
 echo "distribution's init: $($bb cat /conf/conf.d/* | $bb tr '\n' ,) left $($bb ls / | $bb grep -e conf -e sealboot -e init | $bb tr '\n' ,)"
 $bb mount -o ro -t `+kind+` /dev/mapper/sealboot-root /root || exit
 for dir in proc sys dev run; do $bb mount -o move /$dir /root/$dir || exit; done
@@ -297,8 +303,8 @@ func member(b *bytes.Buffer, name string, mode int, content []byte) {
 	pad()
 }
 
-// boot starts the machine and gives all that its serial console said, once it is off.
-func (m *realMachine) boot(t *testing.T, disk string, keys []byte, append string) string {
+// boot starts the machine and gives all that its serial console said, once it is off. The host may have more disks for it.
+func (m *realMachine) boot(t *testing.T, disk string, keys []byte, parameters string, more ...string) string {
 	t.Helper()
 	initrd := filepath.Join(t.TempDir(), "initrd")
 	check(t, os.WriteFile(initrd, bytes.Join([][]byte{m.initramfs, keys}, nil), 0o600))
@@ -308,8 +314,10 @@ func (m *realMachine) boot(t *testing.T, disk string, keys []byte, append string
 	cmd := exec.CommandContext(ctx, testtool.Program(t, "qemu-system-x86_64"), "-machine", "q35,accel=tcg", "-cpu", "max", "-m", "512",
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
 		"-kernel", m.kernel, "-initrd", initrd,
-		"-append", "console=ttyS0 root=/dev/mapper/sealboot-root rdinit=/sealboot/agent sealboot.disk="+m.header.UUID()+" ro "+append,
-		"-drive", "if=none,id=disk,format=raw,file="+disk, "-device", "virtio-blk-pci,drive=disk")
+		"-append", "console=ttyS0 root=/dev/mapper/sealboot-root rdinit=/sealboot/agent sealboot.disk="+m.header.UUID()+" ro "+parameters)
+	for i, name := range append([]string{disk}, more...) {
+		cmd.Args = append(cmd.Args, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,file=%s", i, name), "-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d", i))
+	}
 	var console bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &console, &console
 	err := cmd.Run()

@@ -36,6 +36,11 @@ func handOver(o Order, args, env []string) error {
 		return fmt.Errorf("the distribution's initramfs: %w", err)
 	}
 	if program != "" {
+		if o.FileSystem == "btrfs" {
+			if err := holdRoot(o); err != nil {
+				return fmt.Errorf("mount root: %w", err)
+			}
+		}
 		// It finds the machine as the kernel leaves it, beside the device and /run.
 		for _, m := range mounts {
 			if m.target != "/run" {

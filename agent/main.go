@@ -83,6 +83,9 @@ func boot(args, env []string) error {
 	}
 	say("root opened on " + found.Name)
 	if hasBoot {
+		if order.FileSystem == "" {
+			return ErrNoKind
+		}
 		if err := completeRoot(context.Background(), order); err != nil {
 			return err
 		}

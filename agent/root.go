@@ -11,12 +11,23 @@ import (
 
 const newRoot = Folder + "/root"
 
+// holdRoot mounts a btrfs root where an initramfs leaves it alone, until the machine is off: no program that such an initramfs
+// ends in removes a mount in the top folder.
+//
+// btrfs takes a file system's devices from all that have its UUID, and of these believes the newest. A distribution's initramfs has udev
+// show the kernel every disk before it mounts the root, so a host that knows the UUID, as of a public image, adds a disk with that UUID, another
+// device number and a larger generation: "mount /dev/mapper/sealboot-root" then mounted the host's disk (Linux 6.1). While the file
+// system is mounted, the kernel adds no devices to it (EBUSY), and a second mount of it is the same.
+func holdRoot(o Order) error { return mountRootAt("/"+RootName, o) }
+
 // fileSystems are tried in this order where the command line names none.
 var fileSystems = []string{"ext4", "xfs", "btrfs"}
 
 // mountRoot mounts the root at newRoot.
-func mountRoot(o Order) error {
-	if err := os.MkdirAll(newRoot, 0o755); err != nil {
+func mountRoot(o Order) error { return mountRootAt(newRoot, o) }
+
+func mountRootAt(folder string, o Order) error {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
 	flags, data := mountOptions(o.Options)
@@ -29,7 +40,7 @@ func mountRoot(o Order) error {
 	}
 	var tried []error
 	for _, kind := range kinds {
-		err := unix.Mount(RootDevice, newRoot, kind, flags, data)
+		err := unix.Mount(RootDevice, folder, kind, flags, data)
 		if err == nil {
 			return nil
 		}

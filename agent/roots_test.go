@@ -43,6 +43,8 @@ func TestRoots(t *testing.T) {
 			t.Errorf("the root ran:\n%s", last(console))
 		}
 		old := m.bootVolume(t, nil)
+		console = m.boot(t, m.disk, keys, "")
+		wantLine(t, console, "sealboot: stopped: "+ErrNoKind.Error())
 		console = m.boot(t, m.disk, keys, "rootfstype=xfs rootflags=noatime,logbufs=4")
 		m.wantFirst(t, console, "xfs")
 		console = m.boot(t, m.disk, keys, "rootfstype=xfs")
@@ -59,9 +61,13 @@ func TestRoots(t *testing.T) {
 		m := *first
 		m.disk = filepath.Join(t.TempDir(), "btrfs.raw")
 		m.makeDivided(t, "btrfs")
-		m.initramfs = append(m.distribution(t, "btrfs"), m.initramfs...)
-		console := m.boot(t, m.disk, pin(&m), "rootfstype=btrfs rootflags=subvolid=5,noatime")
-		wantLine(t, console, "distribution's init: panic=1,noresume=y, left conf,init")
+		m.initramfs = append(m.distribution(t, "btrfs", buildScan(t)), m.initramfs...)
+		hosts := filepath.Join(t.TempDir(), "hosts.raw")
+		makeBtrfs(t, hosts, t.TempDir())
+		console := m.boot(t, m.disk, pin(&m), "rootfstype=btrfs rootflags=subvolid=5,noatime", hosts)
+		// The kernel must not take the host's disk for a part of the root: it would believe whichever is newer.
+		wantLine(t, console, "scan /dev/vdb: device or resource busy")
+		wantLine(t, console, "distribution's init: panic=1,noresume=y, left conf,init,sealboot-root,")
 		m.wantFirst(t, console, "btrfs")
 	})
 }
@@ -126,8 +132,6 @@ func (m *realMachine) makeDivided(t *testing.T, kind string) {
 	boot := filepath.Join(dir, "boot.ext4")
 	testtool.Output(t, testtool.Program(t, "mke2fs"), "-q", "-t", "ext4", "-b", "4096", "-O", "metadata_csum", "-L", layout.Label, "-d", filepath.Join(dir, "boot"), boot, fmt.Sprintf("%dk", bootBytes>>10))
 	root := filepath.Join(dir, "root."+kind)
-	check(t, os.WriteFile(root, nil, 0o600))
-	check(t, os.Truncate(root, rootBytes))
 	sector := 4096
 	switch kind {
 	case "xfs":
@@ -138,9 +142,11 @@ func (m *realMachine) makeDivided(t *testing.T, kind string) {
 		var description strings.Builder
 		check(t, protofile.Write(&description, filepath.Join(dir, "root")))
 		write("proto", description.String(), 0o600)
+		check(t, os.WriteFile(root, nil, 0o600))
+		check(t, os.Truncate(root, rootBytes))
 		testtool.Output(t, testtool.Program(t, "mkfs.xfs"), "-q", "-p", filepath.Join(dir, "proto"), root)
 	case "btrfs":
-		testtool.Output(t, testtool.Program(t, "mkfs.btrfs"), "-q", "--rootdir", filepath.Join(dir, "root"), root)
+		makeBtrfs(t, root, filepath.Join(dir, "root"))
 	}
 	payload, err := os.ReadFile(boot)
 	check(t, err)
@@ -148,6 +154,48 @@ func (m *realMachine) makeDivided(t *testing.T, kind string) {
 	check(t, err)
 	m.seal(t, append(payload, content...), roomBytes, sector)
 }
+
+// makeBtrfs makes a file system that holds a folder. All that it makes have the same UUID, as those have that were copied from one image.
+func makeBtrfs(t *testing.T, image, folder string) {
+	t.Helper()
+	check(t, os.WriteFile(image, nil, 0o600))
+	check(t, os.Truncate(image, rootBytes))
+	testtool.Output(t, testtool.Program(t, "mkfs.btrfs"), "-q", "-U", "0b7f5a1c-4d2e-4c8b-9a63-1f0e2d3c4b5a", "--rootdir", folder, image)
+}
+
+// buildScan makes a program that shows the host's disk to btrfs, as udev and "btrfs device scan" do in a distribution's initramfs.
+func buildScan(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	source, program := filepath.Join(dir, "scan.go"), filepath.Join(dir, "scan")
+	check(t, os.WriteFile(source, []byte(scanSource), 0o600))
+	testtool.Output(t, "go", "build", "-o", program, source)
+	return program
+}
+
+// scanSource calls BTRFS_IOC_SCAN_DEV, _IOW(0x94, 4, struct btrfs_ioctl_vol_args) (Linux include/uapi/linux/btrfs.h).
+const scanSource = `package main
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+	"unsafe"
+)
+
+func main() {
+	const name = "/dev/vdb"
+	control, err := os.OpenFile("/dev/btrfs-control", os.O_RDWR, 0)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	var arguments [4096]byte
+	copy(arguments[8:], name)
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, control.Fd(), 0x50009404, uintptr(unsafe.Pointer(&arguments[0])))
+	fmt.Printf("scan %s: %v\n", name, errno)
+}
+`
 
 // rootsScript grows the root, and says what it and the boot volume hold.
 const rootsScript = `#!/bin/busybox sh
