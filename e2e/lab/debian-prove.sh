@@ -7,7 +7,7 @@ name=$(cat "/sys/class/block/${device##*/}/dm/name")
 new=$(ls /var/lib/lab/*.deb 2>/dev/null)
 {
 	echo "guest: state $(systemctl is-system-running), failed: $(systemctl --failed --no-legend --plain | cut -d' ' -f1 | tr '\n' ' ')"
-	echo "guest: root $(findmnt -n -o SOURCE /), $(dmsetup table --target crypt 2>/dev/null | cut -d' ' -f4-5)"
+	echo "guest: root /dev/mapper/$name, $(dmsetup table --target crypt 2>/dev/null | cut -d' ' -f4-5)"
 	echo "guest: options $(findmnt -n -o OPTIONS /)"
 	echo "guest: kind $(findmnt -n -o FSTYPE /) $(findmnt -n -o FSROOT /), boot $(findmnt -n -o SOURCE,FSTYPE /boot | tr -s ' ')"
 	echo "guest: kernel $(uname -r)"
