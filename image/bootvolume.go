@@ -147,10 +147,15 @@ func (v *volumes) diskSize(ctx context.Context, spec Spec) (int64, error) {
 	return roomFor(v.bootSize+v.fs.Facts().Size, spec)
 }
 
+// write first reads all that the root's files consist of, but their content: a damaged root would not boot.
 func (v *volumes) write(ctx context.Context, spec Spec, diskUUID string, out sink, _ int64, report func(int64)) error {
+	err := v.fs.Tree().Walk(ctx, func(source.Entry, io.Reader) error { report(0); return nil })
+	if err != nil {
+		return fmt.Errorf("read %s: %w", v.name, err)
+	}
 	uuid, hashSeed := fileSystemID(diskUUID)
 	options := ext4.Options{Size: v.bootSize, UUID: uuid, HashSeed: hashSeed, Label: layout.Label, Time: spec.Time}
-	err := writeTree(ctx, out, options, v.boot, report)
+	err = writeTree(ctx, out, options, v.boot, report)
 	if small := (*ext4.SizeError)(nil); errors.As(err, &small) {
 		return fmt.Errorf("%w: a boot volume of %d MiB is too small: it takes %d", ErrSource, v.bootSize/mib, (small.Needed+bootUnit-1)/bootUnit*(bootUnit/mib))
 	} else if err != nil {

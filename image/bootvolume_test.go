@@ -273,6 +273,17 @@ func TestBootVolumeRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	damaged := bytes.Clone(data)
+	copy(damaged[bytes.Index(damaged, []byte("os-release"))-3:], "\x00\x00\x00") // a folder's name
+	bad := filepath.Join(t.TempDir(), "damaged")
+	if err := os.WriteFile(bad, damaged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	format, spec := new(*fsys.FormatError), good
+	spec.Source = bad
+	if _, made, err := build(t, spec, rand.Reader); made != nil || !errors.As(err, format) {
+		t.Errorf("a damaged root: %v", err)
+	}
 	be := binary.BigEndian
 	block, agLog := be.Uint64(data[48:]), data[124] // sb_logstart, sb_agblklog
 	at := (block>>agLog*uint64(be.Uint32(data[84:])) + block&(1<<agLog-1)) * uint64(be.Uint32(data[4:]))
