@@ -119,23 +119,18 @@ func (m mount) has(option string) bool {
 }
 
 // root rewrites the root's line. A file system that is taken as it is keeps its identifiers, so that what names it by them
-// stays right; one that is made for a tree of files is ext4.
+// stays right: it is mounted long before. One that is made for a tree of files is ext4.
 func (t *rewriter) root(line string, m mount) string {
 	if t.system != nil {
-		if t.stays(m.device) {
+		v := t.system.Root
+		v.ID, v.Name, v.Number = "", "", 0 // the partition is another one
+		if v.Named(m.device) {
 			return line
 		}
 	} else if !(disk.Kind(m.kind)).Ext() {
 		m.kind, m.options = "ext4", "errors=remount-ro"
 	}
 	return fmt.Sprintf("%s / %s %s %s\n", rootDevice, m.kind, m.options, m.rest)
-}
-
-// stays says whether a name is of the root's file system, and not of its partition, which is another one now.
-func (t *rewriter) stays(device string) bool {
-	v := t.system.Root
-	v.ID, v.Name, v.Number = "", "", 0
-	return v.Named(device)
 }
 
 func (t *rewriter) other(line string, m mount) (string, error) {
@@ -167,7 +162,7 @@ func (t *rewriter) other(line string, m mount) (string, error) {
 		}
 		return inRoot + line, nil
 	}
-	if root := t.system.Root; root.Named(m.device) && !t.stays(m.device) { // another subvolume
+	if t.system.Root.Named(m.device) { // another subvolume; a host's disk may have the same label
 		return fmt.Sprintf("%s %s %s %s %s\n", rootDevice, strings.Fields(line)[1], m.kind, m.options, m.rest), nil
 	}
 	for _, v := range t.system.Others {

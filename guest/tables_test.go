@@ -63,8 +63,9 @@ func TestFstab(t *testing.T) {
 			"UUID=aaaa / xfs noatime 0 0\n" + bootLine + onBoot + "UUID=bbbb /boot ext4 defaults 0 2\n" + onBoot + "UUID=12-34 /boot/efi vfat x 0 1\n", 0},
 		"XFS, no root": {foreign(disk.XFS), "# none", "# none\n/dev/mapper/sealboot-root / xfs defaults 0 0\n" + bootLine, 0},
 		"XFS, no end":  {foreign(disk.XFS), "LABEL=root / xfs x", "LABEL=root / xfs x\n" + bootLine, 0},
-		"Btrfs": {foreign(disk.Btrfs, ofRoot), "UUID=aaaa / btrfs subvol=@ 0 0\nUUID=aaaa /boot btrfs subvol=@boot 0 0\nUUID=aaaa /home btrfs subvol=@home 0 0\n/dev/sda3 /srv btrfs subvol=@srv 0 0\n",
-			"UUID=aaaa / btrfs subvol=@ 0 0\n" + bootLine + onBoot + "UUID=aaaa /boot btrfs subvol=@boot 0 0\nUUID=aaaa /home btrfs subvol=@home 0 0\n/dev/mapper/sealboot-root /srv btrfs subvol=@srv 0 0\n", 0},
+		"Btrfs": {foreign(disk.Btrfs, ofRoot), "UUID=aaaa / btrfs subvol=@ 0 0\nUUID=aaaa /boot btrfs subvol=@boot 0 0\nUUID=aaaa /home btrfs subvol=@home 0 0\nLABEL=root /var btrfs subvol=@var 0 0\n/dev/sda3 /srv btrfs subvol=@srv 0 0\n",
+			"UUID=aaaa / btrfs subvol=@ 0 0\n" + bootLine + onBoot + "UUID=aaaa /boot btrfs subvol=@boot 0 0\n/dev/mapper/sealboot-root /home btrfs subvol=@home 0 0\n" +
+				"/dev/mapper/sealboot-root /var btrfs subvol=@var 0 0\n/dev/mapper/sealboot-root /srv btrfs subvol=@srv 0 0\n", 0},
 		"ESP elsewhere": {foreign(disk.XFS, disk.Mount{Volume: volume(7, disk.FAT, "56-78", ""), Path: "/efi"}), "UUID=aaaa / xfs x\nUUID=56-78 /efi vfat x\n", "UUID=aaaa / xfs x\n" + bootLine + inRoot + "UUID=56-78 /efi vfat x\n", 0},
 		"bind":          {installed(), made + "/srv /mnt none bind 0 0\n", made + "/srv /mnt none bind 0 0\n", 0},
 	} {
