@@ -43,7 +43,8 @@ func install(ctx context.Context, from, to string) (int, error) {
 	}
 	defer root.Close()
 	in := &installer{ctx: ctx, from: from, root: root}
-	return in.count, in.folder("/", 0)
+	err = in.folder("/", 0)
+	return in.count, err
 }
 
 // folder copies what is in a folder of the tree into that of the root.
