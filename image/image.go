@@ -1,5 +1,5 @@
-// Package image makes encrypted disks and checks them: a tree of files, or the ext4 root file
-// system of a disk image, becomes GPT + LUKS2 + ext4 in a QCOW2 image, without root, loop devices or device-mapper.
+// Package image makes encrypted disks and checks them: a tree of files, or the root file system of a disk image (ext4, XFS or
+// Btrfs, block for block), becomes GPT + LUKS2 + a file system in a QCOW2 image, without root, loop devices or device-mapper.
 //
 // Everything streams: the file system is laid out while its source is read, its blocks are
 // encrypted by several goroutines, and only blocks that the file system uses are written. Memory is
@@ -7,7 +7,7 @@
 //
 // On the disk there is one partition, from 1 MiB to the last whole MiB before the second
 // partition table. In it stand the LUKS2 header and, from LUKS's data offset on, the payload: the encrypted
-// file system. Nothing of the payload that was not written has a place in the image, and what has
+// file system, which has a boot volume before it where GRUB does not read it (volumes, luks/layout). Nothing of the payload that was not written has a place in the image, and what has
 // none is never relied upon.
 //
 // A finished disk, QCOW2 or raw, is read by Open, changed in place by ChangeKey and AddKey, and written anew with another volume
@@ -60,7 +60,7 @@ type Spec struct {
 	RootSubvolume string // path of the one with the root, in Btrfs; empty: find it
 	// BootSize is the size of the boot volume that a root in XFS or Btrfs gets; 0: what it holds, twice, and at least 1 GiB.
 	BootSize int64
-	// AllRoot gives every entry to root; not in a disk or ext4 image.
+	// AllRoot gives every entry to root; not in a disk or file system image.
 	AllRoot bool
 	Label   string // of the ext4 file system that is made; at most 16 bytes
 

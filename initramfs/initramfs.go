@@ -1,6 +1,6 @@
 // Package initramfs makes the file that the guest's kernel unpacks before its root is there:
 // the agent, the kernel modules that the agent loads, and the order to load them in. The file
-// goes to /boot/sealboot/initramfs-VERSION in the encrypted root, where GRUB finds it.
+// goes to /boot/sealboot/initramfs-VERSION in the encrypted root, or its boot volume, where GRUB finds it.
 //
 // The tree of files may be one into which packages were only unpacked: modules.dep, which
 // depmod would have made, is not needed. What depends on what is read from the modules

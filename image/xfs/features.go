@@ -6,7 +6,6 @@ import "github.com/sealboot/sealboot/image/fsys"
 const (
 	versionNumber   = 0x000f
 	versionDirV2    = 0x2000
-	versionCI       = 0x4000 // names without regard to case: what is on the disk is no different
 	versionMoreBits = 0x8000
 	versionShared   = 0x0200
 	features2Ftype  = 0x200
