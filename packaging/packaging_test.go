@@ -1,4 +1,4 @@
-// Package packaging tests the files that the key server is installed with.
+// Package packaging tests the files that the key server is installed with, and what a guest of its has.
 package packaging
 
 import (
@@ -21,16 +21,25 @@ func read(t *testing.T, name string) string {
 	return string(text)
 }
 
-const unit = "sealboot-keyserver.service"
+const (
+	unit    = "sealboot-keyserver.service"
+	confirm = "sealboot-confirm.service" // in a guest
+)
 
-// TestUnit has systemd judge the unit: every line is understood, and little is open.
-func TestUnit(t *testing.T) {
+// TestUnits has systemd judge the units: every line is understood, and little is open.
+func TestUnits(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("systemd-analyze is missing")
 	}
+	for unit, program := range map[string]string{unit: "/usr/bin/sealboot-keyserver", confirm: "/usr/bin/sealboot-client"} {
+		t.Run(unit, func(t *testing.T) { testUnit(t, analyze, unit, program) })
+	}
+}
+
+func testUnit(t *testing.T, analyze, unit, program string) {
 	name := filepath.Join(t.TempDir(), unit)
-	text := strings.ReplaceAll(read(t, unit), "/usr/bin/sealboot-keyserver", "/bin/true") // which must be there
+	text := strings.ReplaceAll(read(t, unit), program, "/bin/true") // which must be there
 	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +75,9 @@ func TestNames(t *testing.T) {
 		{"the configuration's cache", config, "\"/var/cache/sealboot-keyserver\""},
 		{"the user", read(t, "sealboot-keyserver.sysusers.conf"), "\nu sealboot-keyserver "},
 		{"the unit's user", service, "\nUser=sealboot-keyserver\nGroup=sealboot-keyserver\n"},
+		{"the guest's command", read(t, confirm), "\nExecStart=/usr/bin/sealboot-client confirm --server https://keys.example.org:8443 --server-ca /etc/sealboot/ca.crt\n"},
+		{"the guest's receipt", read(t, confirm), "\nConditionPathExists=/run/sealboot/receipt\n"},
+		{"the receipt's folder, to remove it", read(t, confirm), "\nReadWritePaths=/run/sealboot\n"},
 		{"the container's command", container, `CMD ["serve", "--config", "/etc/sealboot/keyserver.toml"]`},
 		{"the container's user", container, "\nUSER 65532:65532\n"},
 		{"the container's base", container, "\nFROM scratch\n"},
