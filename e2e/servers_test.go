@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"archive/tar"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -44,6 +46,7 @@ func TestServers(t *testing.T) {
 			r.wantRefused(t, r.launch(t, lab.Machine{Firmware: firmware}), "release", "refused", "measurement does not match")
 			t.Run("after the disk is changed", r.after)
 			if kind.whole {
+				t.Run("after the secrets are changed again", r.late)
 				t.Run("before the disk is changed", r.before)
 				t.Run("neither is the disk's", r.neither)
 			}
@@ -51,7 +54,8 @@ func TestServers(t *testing.T) {
 	}
 }
 
-// rotation is a stage with a key server of its own, in which the passphrase is being changed.
+// rotation is a stage with a key server of its own, in which the passphrase is being changed, and an image whose guest tells that
+// server over the network which one opened the disk.
 type rotation struct {
 	*stage
 	right []byte // what opens the disk
@@ -60,20 +64,13 @@ type rotation struct {
 func newRotation(t *testing.T, location string) *rotation {
 	t.Helper()
 	s := theStage(t)
-	right, err := os.ReadFile(s.image.Passphrase())
-	if err != nil {
-		t.Fatal(err)
-	}
 	own := *s.Lab
 	own.Store = lab.Store{Location: location, Key: "file:" + filepath.Join(t.TempDir(), "store.key")}
-	r := &rotation{&stage{Lab: &own, secret: s.secret, image: s.image}, right}
-	other := filepath.Join(t.TempDir(), "other") // a secret that GRUB leaves for the guest
-	if err := os.WriteFile(other, []byte("{}"), 0o600); err != nil {
+	r := &rotation{stage: &stage{Lab: &own, secret: s.secret}}
+	if err := r.Register(t.Context(), s.image); err != nil { // makes the store
 		t.Fatal(err)
 	}
-	if err := r.Register(t.Context(), r.image, "--secret", "e6f5a162-d67f-4750-a67c-5d065f2a9910="+other); err != nil { // makes the store
-		t.Fatal(err)
-	}
+	var err error
 	if r.server, err = r.ServeTLS(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -82,48 +79,103 @@ func newRotation(t *testing.T, location string) *rotation {
 			t.Error("key server:", err)
 		}
 	})
+	source := filepath.Join(t.TempDir(), "oci")
+	if err := lab.MakeOCI(source, s.rootfs(), r.confirming(t)); err != nil {
+		t.Fatal(err)
+	}
+	if r.image, _, err = r.Build(t.Context(), "rotated-"+filepath.Base(t.Name()), source, "512M"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(r.image.Dir) })
+	if r.right, err = os.ReadFile(r.image.Passphrase()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Register(t.Context(), r.image, "--secret", "e6f5a162-d67f-4750-a67c-5d065f2a9910="+r.file(t, "{}")); err != nil { // GRUB leaves it for the guest
+		t.Fatal(err)
+	}
 	return r
+}
+
+// confirming makes the layer of a root file system that its owner adds for `sealboot confirm`: the program, the server's CA, and the
+// command of the unit in packaging, with this server's address.
+func (r *rotation) confirming(t *testing.T) string {
+	t.Helper()
+	const begins, example = "\nExecStart=", "https://keys.example.org:8443"
+	unit := testtool.Output(t, "cat", filepath.Join(testtool.Project(), "packaging", "sealboot-confirm.service"))
+	_, command, _ := strings.Cut(unit, begins)
+	command, _, _ = strings.Cut(command, "\n")
+	address := strings.Replace(r.server.URL, "127.0.0.1", lab.HostInGuest, 1)
+	if strings.Count(command, example) != 1 || address == r.server.URL {
+		t.Fatalf("the unit's command is %q, the server at %s", command, r.server.URL)
+	}
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	for _, f := range []struct {
+		name string
+		mode int64
+		data []byte
+	}{
+		{"usr/bin/sealboot-client", 0o755, read(t, filepath.Join(r.Bin, "sealboot-client"))},
+		{"etc/sealboot/ca.crt", 0o644, read(t, r.server.CA)},
+		{"etc/sealboot-confirm", 0o644, []byte(strings.Replace(command, example, address, 1))},
+	} {
+		err := w.WriteHeader(&tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.data))})
+		if _, writing := w.Write(f.data); err != nil || writing != nil {
+			t.Fatal(err, writing)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return r.file(t, layer.String())
+}
+
+func read(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// file gives a file with this content.
+func (r *rotation) file(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // during registers the image with an old passphrase and begins the change to a new one.
 func (r *rotation) during(t *testing.T, new, old []byte) {
 	t.Helper()
-	file := func(name string, text []byte) string {
-		path := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
 	for _, args := range [][]string{
-		{"register", "--record", r.image.Record(), "--key-file", file("old", old), "--name", r.image.Name, "--replace"},
-		{"secret", "rotate", r.image.Name, "passphrase", "--file", file("new", new)},
+		{"register", "--record", r.image.Record(), "--key-file", r.file(t, string(old)), "--name", r.image.Name, "--replace"},
+		{"secret", "rotate", r.image.Name, "passphrase", "--file", r.file(t, string(new))},
 	} {
-		if _, err := r.Keyserver(t.Context(), args...); err != nil {
-			t.Fatal(err)
-		}
+		r.keyserver(t, args...)
 	}
 }
 
-// boots launches the machine, and has the guest's receipt confirm the change, or not.
-func (r *rotation) boots(t *testing.T, which string, code int) {
+// boots launches the machine, which has to be opened by that passphrase, and to end its confirm so. Once the machine has its secret,
+// and before its kernel runs, meanwhile happens.
+func (r *rotation) boots(t *testing.T, which string, meanwhile func(), confirm ...string) {
 	t.Helper()
-	o := r.launch(t, lab.Machine{})
-	r.wantBoot(t, o)
-	if !contains(o.Console, " was opened by the "+which+" passphrase") {
-		t.Errorf("GRUB did not say which passphrase it was; console:\n%s", o.Console)
-	}
-	note := filepath.Join(t.TempDir(), "receipt")
-	for line := range strings.Lines(o.Console) {
-		if _, text, ok := strings.Cut(line, "guest: receipt "); ok {
-			if err := os.WriteFile(note, []byte(strings.TrimSpace(text)+"\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
+	o := r.launch(t, lab.Machine{Network: true, OnConsole: func(line, control string) {
+		if meanwhile != nil && contains(line, "sealboot: disk unlocked") {
+			tellMonitor(t, control, "stop")
+			meanwhile()
+			tellMonitor(t, control, "cont")
 		}
-	}
-	out, err := r.Sealboot(t.Context(), "confirm", "--receipt", note, "--server", r.server.URL, "--server-ca", r.server.CA)
-	if err != nil || out.Code != code {
-		t.Errorf("confirm: exit code %d, want %d: %v, %s", out.Code, code, err, out.Stderr)
+	}})
+	r.wantBoot(t, o)
+	for _, line := range append(confirm, " was opened by the "+which+" passphrase") {
+		if !contains(o.Console, line) {
+			t.Errorf("the guest did not say %q; console:\n%s", line, o.Console)
+		}
 	}
 }
 
@@ -151,22 +203,40 @@ func (r *rotation) wantVersions(t *testing.T, current, previous int64) {
 }
 
 func (r *rotation) after(t *testing.T) {
-	r.boots(t, "new", 0)
+	r.boots(t, "new", nil, "confirmed: from now on", "confirm: exit code 0\n")
 	r.wantVersions(t, 3, 0) // 1 came with the image, 2 replaced it
-	r.wantDecision(t, "confirm-secret", "", "")
+	r.wantDecision(t, "confirm-secret", "", "used by the guest")
+}
+
+// late is a guest whose owner changes the image's secrets once more after it was given them: its word comes too late.
+func (r *rotation) late(t *testing.T) {
+	r.during(t, r.right, []byte("no more"))
+	r.boots(t, "new", func() {
+		r.keyserver(t, "secret", "put", r.image.Name, "3f0c8a52-6b1d-4f7e-9a34-7c2d5e8b9a10", "--file", r.file(t, "another"))
+	}, "(refused; its log has the cause as request ", "confirm: exit code 3, the receipt is kept\n")
+	r.wantDecision(t, "confirm-secret", "refused", "the secrets were changed after it")
+	r.wantVersions(t, 5, 4)
+	r.keyserver(t, "secret", "roll-back", r.image.Name, "passphrase")
+	r.wantVersions(t, 6, 0)
 }
 
 func (r *rotation) before(t *testing.T) {
 	r.during(t, []byte("not yet"), r.right)
-	r.boots(t, "previous", 3)
-	r.wantVersions(t, 5, 4)
-	if _, err := r.Keyserver(t.Context(), "secret", "roll-back", r.image.Name, "passphrase"); err != nil {
-		t.Fatal(err)
-	}
-	r.wantVersions(t, 6, 0)
+	r.boots(t, "previous", nil, "the disk was opened by the previous passphrase", "confirm: exit code 3, the receipt is kept\n")
+	r.wantDecision(t, "release", "", "")
+	r.wantVersions(t, 8, 7)
+	r.keyserver(t, "secret", "roll-back", r.image.Name, "passphrase")
+	r.wantVersions(t, 9, 0)
 }
 
 func (r *rotation) neither(t *testing.T) {
 	r.during(t, []byte("not yet"), []byte("no more"))
 	r.wantStopped(t, r.launch(t, lab.Machine{}), "wrong passphrase: neither the new nor the previous one opens the disk")
+}
+
+func (r *rotation) keyserver(t *testing.T, args ...string) {
+	t.Helper()
+	if _, err := r.Keyserver(t.Context(), args...); err != nil {
+		t.Fatal(err)
+	}
 }

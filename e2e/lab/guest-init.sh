@@ -24,8 +24,18 @@ if [ "$kind" != ext4 ]; then
 	$bb mount /boot
 	echo "guest: file system $kind at $($bb awk '$5 == "/" { print $4 }' /proc/self/mountinfo), $($bb df -Pm / | $bb awk 'END { print $2 }') MiB, boot volume $(cd /boot && echo sealboot/*)"
 fi
-# A guest of somebody's would give this to sealboot confirm, and show it to nobody.
-[ -e /run/sealboot/receipt ] && echo "guest: receipt $($bb cat /run/sealboot/receipt)"
+# A guest whose owner has it tell the key server which passphrase opened the disk.
+if [ -e /etc/sealboot-confirm ]; then
+	for module in net/core/failover drivers/net/net_failover drivers/net/virtio_net; do # none where the kernel has them built in
+		for file in /lib/modules/*/kernel/$module.ko*; do [ -e "$file" ] && $bb insmod "$file"; done
+	done
+	$bb ip address add 10.0.2.15/24 dev eth0 && $bb ip link set eth0 up
+	$bb sh /etc/sealboot-confirm
+	code=$?
+	kept=
+	[ -e /run/sealboot/receipt ] && kept=', the receipt is kept'
+	echo "guest: confirm: exit code $code$kept"
+fi
 
 port=/dev/ttyS1
 $bb stty -F $port raw -echo

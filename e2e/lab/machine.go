@@ -25,9 +25,14 @@ type Machine struct {
 	Firmware string // default: the image's
 	Disk     string // default: the image's
 	Name     string // default: the image's
+	Network  bool   // a card on QEMU's user network: see HostInGuest
 	// OnConsole is called with each line of the console, and the path of a QMP socket.
 	OnConsole func(line, control string)
 }
+
+// HostInGuest is where a guest on QEMU's user network finds the loopback of its host (QEMU docs/system/devices/net,
+// "Using the user mode network stack"). guest-init.sh has the guest's own address.
+const HostInGuest = "10.0.2.2"
 
 // Outcome is what came of a launch.
 type Outcome struct {
@@ -61,6 +66,9 @@ func (l *Lab) Launch(ctx context.Context, m Machine) (Outcome, error) {
 	args := append(append([]string{"launch"}, server...), "--image", or(m.Name, m.Image.Name), "--qemu", or(m.QEMU, filepath.Join(l.Bin, "qemu-sev")),
 		"--firmware", or(m.Firmware, m.Image.Firmware()), "--disk", or(m.Disk, m.Image.Disk()), "--ca", ca, "--json", stages, "--qmp", control, "--",
 		"-chardev", "socket,id=port,path="+port+",server=on,wait=off", "-serial", "chardev:port")
+	if m.Network { // as `sealboot launch --help` has it
+		args = append(args, "-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,disable-legacy=on,iommu_platform=on,romfile=")
+	}
 	fmt.Fprintf(l.Log, "$ sealboot %s\n", strings.Join(args, " "))
 
 	cmd := exec.CommandContext(ctx, filepath.Join(l.Bin, "sealboot"), args...)

@@ -98,7 +98,7 @@ func (l *Lab) ServeTLS(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := l.Must(ctx, "keyserver", "ca", "init", dir, "--host", "127.0.0.1"); err != nil {
+	if _, err := l.Must(ctx, "keyserver", "ca", "init", dir, "--host", "127.0.0.1", "--host", HostInGuest); err != nil {
 		return nil, err
 	}
 	store := fmt.Sprintf("folder = %q", l.Store.Location)
