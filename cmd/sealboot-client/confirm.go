@@ -37,8 +37,8 @@ forgets the previous one, and removes the receipt.
 If it was the previous one, nothing is sent (exit code 3): the disk has no key slot for the new passphrase
 yet. Without a receipt there is nothing to confirm (exit code 1).
 
-It runs as root in the guest, where the receipt is; a unit of systemd's may have
-ConditionPathExists=/run/sealboot/receipt.`,
+It runs as root in the guest, where the receipt is; packaging/sealboot-confirm.service is a unit for systemd,
+which asks for ConditionPathExists=/run/sealboot/receipt.`,
 		Example: `  sealboot confirm --server https://keys.example --server-ca /etc/keys-ca.pem`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
