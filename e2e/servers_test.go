@@ -3,6 +3,7 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -17,7 +18,8 @@ import (
 )
 
 // TestServers has key servers as their owners run them: by a configuration, over TLS with a CA of their own, on SQLite and on
-// PostgreSQL. Each refuses a changed firmware and sees the passphrase change: a boot while it is under way, the guest's word, and its end.
+// PostgreSQL. Each refuses a changed firmware and sees the passphrase change: a boot while it is under way, the guest's word, and its end. On one
+// the guest itself gives its disk the new passphrase.
 func TestServers(t *testing.T) {
 	for _, kind := range []struct {
 		name     string
@@ -42,12 +44,18 @@ func TestServers(t *testing.T) {
 			if err := lab.FlipByte(r.image.Firmware(), firmware, 0x1000); err != nil {
 				t.Fatal(err)
 			}
-			r.during(t, r.right, []byte("no more"))
+			if kind.whole {
+				r.during(t, r.new, r.old)
+			} else {
+				r.during(t, r.old, "no more") // as if the disk had changed before
+			}
 			r.wantRefused(t, r.launch(t, lab.Machine{Firmware: firmware}), "release", "refused", "measurement does not match")
+			if kind.whole {
+				t.Run("before the disk is changed", r.before)
+			}
 			t.Run("after the disk is changed", r.after)
 			if kind.whole {
 				t.Run("after the secrets are changed again", r.late)
-				t.Run("before the disk is changed", r.before)
 				t.Run("neither is the disk's", r.neither)
 			}
 		})
@@ -58,7 +66,7 @@ func TestServers(t *testing.T) {
 // server over the network which one opened the disk.
 type rotation struct {
 	*stage
-	right []byte // what opens the disk
+	old, new string // what opens the disk, and what does once its guest has added it
 }
 
 func newRotation(t *testing.T, location string) *rotation {
@@ -66,7 +74,7 @@ func newRotation(t *testing.T, location string) *rotation {
 	s := theStage(t)
 	own := *s.Lab
 	own.Store = lab.Store{Location: location, Key: "file:" + filepath.Join(t.TempDir(), "store.key")}
-	r := &rotation{stage: &stage{Lab: &own, secret: s.secret}}
+	r := &rotation{&stage{Lab: &own, secret: s.secret}, rand.Text() + rand.Text(), rand.Text() + rand.Text()}
 	if err := r.Register(t.Context(), s.image); err != nil { // makes the store
 		t.Fatal(err)
 	}
@@ -83,21 +91,18 @@ func newRotation(t *testing.T, location string) *rotation {
 	if err := lab.MakeOCI(source, s.rootfs(), r.confirming(t)); err != nil {
 		t.Fatal(err)
 	}
-	if r.image, _, err = r.Build(t.Context(), "rotated-"+filepath.Base(t.Name()), source, "512M"); err != nil {
+	if r.image, _, err = r.Build(t.Context(), "rotated-"+filepath.Base(t.Name()), source, "512M", "--key-file", r.file(t, r.old)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(r.image.Dir) })
-	if r.right, err = os.ReadFile(r.image.Passphrase()); err != nil {
-		t.Fatal(err)
-	}
 	if err := r.Register(t.Context(), r.image, "--secret", "e6f5a162-d67f-4750-a67c-5d065f2a9910="+r.file(t, "{}")); err != nil { // GRUB leaves it for the guest
 		t.Fatal(err)
 	}
 	return r
 }
 
-// confirming makes the layer of a root file system that its owner adds for `sealboot confirm`: the program, the server's CA, and the
-// command of the unit in packaging, with this server's address.
+// confirming makes the layer of a root file system that its owner adds for a change of passphrase: the programs, the server's CA, and the
+// command of the unit in packaging, with this server's address. Where the previous passphrase was used, the new one gets a key slot.
 func (r *rotation) confirming(t *testing.T) string {
 	t.Helper()
 	const begins, example = "\nExecStart=", "https://keys.example.org:8443"
@@ -116,8 +121,11 @@ func (r *rotation) confirming(t *testing.T) string {
 		data []byte
 	}{
 		{"usr/bin/sealboot-client", 0o755, read(t, filepath.Join(r.Bin, "sealboot-client"))},
+		{"usr/bin/sealboot-builder", 0o755, read(t, filepath.Join(r.Bin, "sealboot-builder"))},
 		{"etc/sealboot/ca.crt", 0o644, read(t, r.server.CA)},
-		{"etc/sealboot-confirm", 0o644, []byte(strings.Replace(command, example, address, 1))},
+		{"etc/old", 0o600, []byte(r.old)},
+		{"etc/new", 0o600, []byte(r.new)},
+		{"etc/sealboot-confirm", 0o644, []byte(strings.Replace(command, example, address, 1) + addKey)},
 	} {
 		err := w.WriteHeader(&tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.data))})
 		if _, writing := w.Write(f.data); err != nil || writing != nil {
@@ -129,6 +137,14 @@ func (r *rotation) confirming(t *testing.T) string {
 	}
 	return r.file(t, layer.String())
 }
+
+const addKey = `
+code=$?
+if /bin/busybox grep -qs '"used":"previous"' /run/sealboot/receipt; then
+	/usr/bin/sealboot-builder luks add-key /dev/vda1 --key-file /etc/old --new-key-file /etc/new --kdf minimal
+fi
+exit $code
+`
 
 func read(t *testing.T, name string) []byte {
 	t.Helper()
@@ -150,11 +166,11 @@ func (r *rotation) file(t *testing.T, content string) string {
 }
 
 // during registers the image with an old passphrase and begins the change to a new one.
-func (r *rotation) during(t *testing.T, new, old []byte) {
+func (r *rotation) during(t *testing.T, new, old string) {
 	t.Helper()
 	for _, args := range [][]string{
-		{"register", "--record", r.image.Record(), "--key-file", r.file(t, string(old)), "--name", r.image.Name, "--replace"},
-		{"secret", "rotate", r.image.Name, "passphrase", "--file", r.file(t, string(new))},
+		{"register", "--record", r.image.Record(), "--key-file", r.file(t, old), "--name", r.image.Name, "--replace"},
+		{"secret", "rotate", r.image.Name, "passphrase", "--file", r.file(t, new)},
 	} {
 		r.keyserver(t, args...)
 	}
@@ -202,15 +218,21 @@ func (r *rotation) wantVersions(t *testing.T, current, previous int64) {
 	t.Errorf("the store has %s: want version %d after %d", out, current, previous)
 }
 
+func (r *rotation) before(t *testing.T) {
+	r.boots(t, "previous", nil, "the disk was opened by the previous passphrase", "key slot 1\n", "confirm: exit code 3, the receipt is kept\n")
+	r.wantVersions(t, 3, 2) // 1 came with the image, 2 replaced it
+	r.wantDecision(t, "release", "", "")
+}
+
 func (r *rotation) after(t *testing.T) {
 	r.boots(t, "new", nil, "confirmed: from now on", "confirm: exit code 0\n")
-	r.wantVersions(t, 3, 0) // 1 came with the image, 2 replaced it
+	r.wantVersions(t, 3, 0)
 	r.wantDecision(t, "confirm-secret", "", "used by the guest")
 }
 
 // late is a guest whose owner changes the image's secrets once more after it was given them: its word comes too late.
 func (r *rotation) late(t *testing.T) {
-	r.during(t, r.right, []byte("no more"))
+	r.during(t, r.old, "no more")
 	r.boots(t, "new", func() {
 		r.keyserver(t, "secret", "put", r.image.Name, "3f0c8a52-6b1d-4f7e-9a34-7c2d5e8b9a10", "--file", r.file(t, "another"))
 	}, "(refused; its log has the cause as request ", "confirm: exit code 3, the receipt is kept\n")
@@ -220,17 +242,8 @@ func (r *rotation) late(t *testing.T) {
 	r.wantVersions(t, 6, 0)
 }
 
-func (r *rotation) before(t *testing.T) {
-	r.during(t, []byte("not yet"), r.right)
-	r.boots(t, "previous", nil, "the disk was opened by the previous passphrase", "confirm: exit code 3, the receipt is kept\n")
-	r.wantDecision(t, "release", "", "")
-	r.wantVersions(t, 8, 7)
-	r.keyserver(t, "secret", "roll-back", r.image.Name, "passphrase")
-	r.wantVersions(t, 9, 0)
-}
-
 func (r *rotation) neither(t *testing.T) {
-	r.during(t, []byte("not yet"), []byte("no more"))
+	r.during(t, "not yet", "no more")
 	r.wantStopped(t, r.launch(t, lab.Machine{}), "wrong passphrase: neither the new nor the previous one opens the disk")
 }
 
