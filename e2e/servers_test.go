@@ -106,8 +106,7 @@ func newRotation(t *testing.T, location string) *rotation {
 func (r *rotation) confirming(t *testing.T) string {
 	t.Helper()
 	const begins, example = "\nExecStart=", "https://keys.example.org:8443"
-	unit := testtool.Output(t, "cat", filepath.Join(testtool.Project(), "packaging", "sealboot-confirm.service"))
-	_, command, _ := strings.Cut(unit, begins)
+	_, command, _ := strings.Cut(string(read(t, filepath.Join(testtool.Project(), "packaging", "sealboot-confirm.service"))), begins)
 	command, _, _ = strings.Cut(command, "\n")
 	address := strings.Replace(r.server.URL, "127.0.0.1", lab.HostInGuest, 1)
 	if strings.Count(command, example) != 1 || address == r.server.URL {

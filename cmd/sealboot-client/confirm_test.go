@@ -3,14 +3,17 @@ package main
 import (
 	"bytes"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"io"
 	"io/fs"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sealboot/sealboot/internal/cli"
@@ -68,6 +71,48 @@ func TestConfirm(t *testing.T) {
 				t.Errorf("exit code %d, want %d; %q does not say %q", code, c.code, &stderr, c.says)
 			}
 			if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) != (c.code == cli.ExitYes) {
+				t.Errorf("the receipt: %v", err)
+			}
+		})
+	}
+}
+
+// TestConfirmTLS is a guest that knows its key server's certificate, and then one before which a host answers instead.
+func TestConfirmTLS(t *testing.T) {
+	var asked atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshake that fails
+	server.StartTLS()
+	defer server.Close()
+	dir := t.TempDir()
+	ca, note := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "receipt")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		args  []string
+		code  int
+		asked int32
+		says  string
+	}{
+		{"good", []string{"--server-ca", ca}, cli.ExitYes, 1, "confirmed"},
+		{"another's certificate", nil, cli.ExitBroken, 0, "failed to verify certificate"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			asked.Store(0)
+			if err := os.WriteFile(note, []byte(goodReceipt), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var stdout, stderr bytes.Buffer
+			code := run(t.Context(), append([]string{"confirm", "--receipt", note, "--server", server.URL}, c.args...), nil, &stdout, &stderr)
+			if code != c.code || asked.Load() != c.asked || !strings.Contains(stderr.String(), c.says) {
+				t.Errorf("exit code %d, want %d; asked %d times; %q does not say %q", code, c.code, asked.Load(), &stderr, c.says)
+			}
+			if _, err := os.Stat(note); errors.Is(err, fs.ErrNotExist) != (c.code == cli.ExitYes) {
 				t.Errorf("the receipt: %v", err)
 			}
 		})
