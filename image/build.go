@@ -94,8 +94,10 @@ type sink interface {
 	CopyAt(src io.ReaderAt, off, n int64) error // takes bytes from the same place in src
 }
 
-func (b *builder) build(ctx context.Context, passphrase []byte, out *os.File, random io.Reader) (*Result, error) {
-	disk, err := b.spec.Output.begin(early{out}, b.spec.Size)
+func (b *builder) build(ctx context.Context, passphrase []byte, file *os.File, random io.Reader) (*Result, error) {
+	out := openUncached(file)
+	defer out.end()
+	disk, err := b.spec.Output.begin(out, b.spec.Size)
 	if err != nil {
 		return nil, err
 	}

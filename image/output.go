@@ -68,13 +68,13 @@ type target interface {
 }
 
 // begin makes the target in out: an empty file, or a block device of the disk's size.
-func (o Output) begin(out early, size int64) (target, error) {
+func (o Output) begin(out uncached, size int64) (target, error) {
 	info, err := out.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		d := &device{file: out.File, size: size, written: make([]uint64, (size/pieceSize+64)/64)}
+		d := &device{file: out, size: size, written: make([]uint64, (size/pieceSize+64)/64)}
 		if err := d.zero(0, partitionStart); err != nil { // what was there before is no disk any more either
 			return nil, err
 		}
@@ -105,7 +105,7 @@ func (o Output) falloc(out *os.File, size int64) error {
 }
 
 // finish writes zeros where a file has holes, if it is to have none.
-func (o Output) finish(ctx context.Context, out *os.File, size int64) error {
+func (o Output) finish(ctx context.Context, out uncached, size int64) error {
 	if o.Preallocation != PreallocationFull {
 		return nil
 	}
@@ -122,7 +122,7 @@ func (o Output) finish(ctx context.Context, out *os.File, size int64) error {
 		return nil
 	}
 	end := int64(0) // of the data before
-	err := (&raw{out, size}).Allocated(func(off, n int64) error {
+	err := (&raw{out.File, size}).Allocated(func(off, n int64) error {
 		from := end
 		end = off + n
 		return fill(from, off)
@@ -133,20 +133,8 @@ func (o Output) finish(ctx context.Context, out *os.File, size int64) error {
 	return fill(end, size)
 }
 
-// early is a file whose writes start on their way to the disk at once, so that the sync at the end finds little to do.
-type early struct{ *os.File }
-
-func (f early) WriteAt(p []byte, off int64) (int, error) {
-	n, err := f.File.WriteAt(p, off)
-	if err == nil && n >= pieceSize {
-		// Only a hint: a file system that cannot do it says so, and an error of the disk comes back from the sync.
-		_ = unix.SyncFileRange(int(f.Fd()), off, int64(n), unix.SYNC_FILE_RANGE_WRITE)
-	}
-	return n, err
-}
-
 // rawFile is a disk whose bytes are the file's.
-type rawFile struct{ early }
+type rawFile struct{ uncached }
 
 func (*rawFile) Reserve(int64, int64) error { return nil }
 func (*rawFile) Close() error               { return nil } // the file stays open
@@ -155,7 +143,7 @@ func (*rawFile) Close() error               { return nil } // the file stays ope
 // before. The first bytes, with the partition table, are written last of all, after the rest is on the disk:
 // until then nothing boots from it.
 type device struct {
-	file *os.File
+	file uncached
 	size int64
 
 	mu      sync.Mutex

@@ -148,16 +148,22 @@ func TestOutputRefuses(t *testing.T) {
 // loop gives a block device of size bytes, full of noise.
 func loop(t *testing.T, size int) string {
 	t.Helper()
+	file := filepath.Join(t.TempDir(), "device")
+	if err := os.WriteFile(file, noise(9, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return attach(t, file)
+}
+
+// attach gives a file's bytes as a block device.
+func attach(t *testing.T, file string) string {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("loop devices take root")
 	}
 	losetup, err := exec.LookPath("losetup")
 	if err != nil {
 		t.Skip(err)
-	}
-	file := filepath.Join(t.TempDir(), "device")
-	if err := os.WriteFile(file, noise(9, size), 0o600); err != nil {
-		t.Fatal(err)
 	}
 	out, err := exec.Command(losetup, "--find", "--show", file).CombinedOutput()
 	if err != nil {

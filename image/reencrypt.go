@@ -66,7 +66,9 @@ func Reencrypt(ctx context.Context, file io.ReaderAt, size int64, r Rekeying, ou
 	if err != nil {
 		return nil, err
 	}
-	disk, err := qcow2.NewWriter(out, d.image.Size())
+	direct := openUncached(out)
+	defer direct.end()
+	disk, err := qcow2.NewWriter(direct, d.image.Size())
 	if err != nil {
 		return nil, err
 	}
