@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/sealboot/sealboot/image/disk"
 	"github.com/sealboot/sealboot/image/ext4"
@@ -178,7 +177,7 @@ func (b *builder) writeTables(disk target, header *luks.Header, random io.Reader
 func (b *builder) writePayload(ctx context.Context, disk target, cipher *luks.Cipher, diskUUID string, base, size int64) (Digest, int64, error) {
 	workers := b.spec.Workers
 	if workers <= 0 {
-		workers = max(2, runtime.GOMAXPROCS(0))
+		workers = defaultWorkers()
 	}
 	p := newPayload(ctx, disk, base, size, cipher, workers)
 	p.fill = b.spec.Output.Fill

@@ -68,7 +68,7 @@ type Spec struct {
 	// zero Time means the beginning of 1970, so that equal input makes equal content.
 	Time   time.Time
 	Output Output // what the image file is like
-	// Workers encrypt at the same time. 0 is one for each processor, but at least two.
+	// Workers encrypt at the same time. 0 is two for each processor, 16 at most.
 	Workers int
 }
 

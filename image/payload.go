@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"sync"
 
 	"github.com/sealboot/sealboot/luks"
@@ -82,6 +83,10 @@ func (c *chunk) load() error {
 // chunksKept chunks are under way in the writer of a file system at the same time, at most:
 // the one that file content goes to, and those of metadata.
 const chunksKept = 16
+
+// defaultWorkers is two for each processor, since one computes while the other waits for the disk. Each has two chunks in memory,
+// and 16 are faster than a disk.
+func defaultWorkers() int { return min(2*runtime.GOMAXPROCS(0), 16) }
 
 // newPayload begins a payload of size bytes at base, and starts its workers. Close must follow.
 func newPayload(ctx context.Context, disk target, base, size int64, cipher *luks.Cipher, workers int) *payload {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"sync"
 
 	"github.com/sealboot/sealboot/image/qcow2"
@@ -19,7 +18,7 @@ type Rekeying struct {
 	Passphrase    []byte   // opens the old disk
 	NewPassphrase []byte   // opens the new one; it may be the same
 	KDF           luks.KDF // of its key slot; zero: luks.MinimalPBKDF2, which GRUB 2.12 opens
-	Workers       int      // 0: one for each processor, but at least two
+	Workers       int      // 0: two for each processor, 16 at most
 }
 
 // Reencrypted is what Reencrypt made. The disk's UUID is the old one, since the firmware asks for it; pin and volume key
@@ -158,7 +157,7 @@ type recrypt struct {
 
 func (c *recrypt) run(workers int, report progress.Func) error {
 	if workers <= 0 {
-		workers = max(2, runtime.GOMAXPROCS(0))
+		workers = defaultWorkers()
 	}
 	chunks, err := chunksIn(c.from, &plain{disk: c.from, base: c.base, size: c.size})
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"runtime"
 	"sync"
 
 	"github.com/sealboot/sealboot/internal/progress"
@@ -35,7 +34,7 @@ func scanPayload(ctx context.Context, image container, p *plain, report progress
 	work := make(chan int64)
 	var wait sync.WaitGroup
 	var mu sync.Mutex
-	for range max(2, runtime.GOMAXPROCS(0)) {
+	for range defaultWorkers() {
 		wait.Go(func() {
 			buf := make([]byte, chunkSize)
 			for number := range work {

@@ -16,7 +16,7 @@ const chunkSize = 1 << 20
 type Stream struct {
 	Cipher  *Cipher
 	Offset  int64 // of the first byte, from the start of the data segment
-	Workers int   // 0: one for each processor
+	Workers int   // 0: one for each processor, 16 at most
 }
 
 // Encrypt copies src to dst until src ends, encrypting in parallel; dst is written in order. It
@@ -42,7 +42,7 @@ type chunk struct {
 func (s Stream) run(ctx context.Context, dst io.Writer, src io.Reader, work func(dst, src []byte, offset int64) error) (int64, error) {
 	workers := s.Workers
 	if workers <= 0 {
-		workers = runtime.GOMAXPROCS(0)
+		workers = min(runtime.GOMAXPROCS(0), 16)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	todo := make(chan *chunk)               // to the workers
