@@ -11,7 +11,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+
+	"github.com/sealboot/sealboot/image/source/xz"
 )
 
 // module is a kernel module, unpacked.

@@ -2,7 +2,6 @@ package source
 
 import (
 	"archive/tar"
-	"bufio"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -184,12 +183,6 @@ func tarXattrs(path string, records map[string]string) ([]Xattr, error) {
 	}
 	slices.SortFunc(found, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
 	return found, nil
-}
-
-// isTar looks at the first header. An archive without any entry is a block of zeros.
-func isTar(r *bufio.Reader) bool {
-	head, err := r.Peek(512)
-	return err == nil && validTarHeader(head)
 }
 
 // validTarHeader checks a header's checksum (POSIX.1-2024 pax, "ustar Interchange Format":

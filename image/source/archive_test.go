@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
@@ -17,6 +18,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
+	bounded "github.com/sealboot/sealboot/image/source/xz"
 	"github.com/sealboot/sealboot/internal/testtool"
 )
 
@@ -103,6 +105,15 @@ func TestArchive(t *testing.T) {
 				t.Errorf("the second walk gave %d entries", len(again))
 			}
 		})
+	}
+}
+
+// TestArchiveDictionary opens an archive whose block asks for 1.5 GiB.
+func TestArchiveDictionary(t *testing.T) {
+	head, err := hex.DecodeString("fd377a585a0000016922de36" + "02002101250000003b787b41") // of the stream, of the block
+	check(t, err)
+	if _, err := Open(write(t, head)); !errors.As(err, new(*bounded.DictionaryError)) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -12,7 +12,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+
+	"github.com/sealboot/sealboot/image/source/xz"
 )
 
 // Open recognizes what stands at path. An ext4 image gives ErrExt4, anything that is not
@@ -43,12 +44,12 @@ func Open(path string) (Source, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	defer done()
-	if !isTar(r) {
-		return nil, fmt.Errorf("%s: %w", path, ErrUnknown)
-	}
 	head, err := r.Peek(512)
-	if err != nil {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if !validTarHeader(head) {
+		return nil, fmt.Errorf("%s: %w", path, ErrUnknown)
 	}
 	name := strings.TrimPrefix(strings.TrimRight(string(head[:100]), "\x00"), "./") // of the first entry
 	if name != layoutFile && name != indexFile && !strings.HasPrefix(name, "blobs/") {
