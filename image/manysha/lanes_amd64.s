@@ -18,21 +18,24 @@
 	VPTERNLOGD $0x96, Z10, Z9, Z8
 
 // ROUND is one step with schedule word w and constant k. Afterwards h is the new a, and d the new e. Ch and
-// Maj are the truth tables ca and e8.
+// Maj are the truth tables ca and e8. What an addition waits for longest comes last, so that from one e to the next there are
+// three instructions.
 #define ROUND(a, b, c, d, e, f, g, h, w, k) \
 	VPADDD.BCST (k*4)(R8), h, h; \
 	VPADDD      w, h, h; \
-	SUM(e, 6, 11, 25); \
 	VMOVDQA64   e, Z11; \
 	VPTERNLOGD  $0xca, g, f, Z11; \
-	VPADDD      Z8, h, h; \
-	VPADDD      Z11, h, h; \
+	SUM(e, 6, 11, 25); \
 	VPADDD      h, d, d; \
-	SUM(a, 2, 13, 22); \
+	VPADDD      Z11, h, h; \
+	VPADDD      Z11, d, d; \
+	VPADDD      Z8, h, h; \
+	VPADDD      Z8, d, d; \
 	VMOVDQA64   a, Z11; \
 	VPTERNLOGD  $0xe8, c, b, Z11; \
-	VPADDD      Z8, h, h; \
-	VPADDD      Z11, h, h
+	SUM(a, 2, 13, 22); \
+	VPADDD      Z11, h, h; \
+	VPADDD      Z8, h, h
 
 // SCHEDULE makes the next word in place of the one sixteen before.
 #define SCHEDULE(w, w15, w7, w2) \
