@@ -46,7 +46,7 @@ type chunk struct {
 	number  int64
 	data    []byte // plaintext; chunkSize, less at the payload's end
 	written uint16 // a bit for each piece
-	stale   bool   // data holds what another chunk left there
+	valid   int    // where in data begins what another chunk left there
 	copies  []copied
 }
 
@@ -57,27 +57,28 @@ type copied struct {
 	from, to int   // in the chunk
 }
 
-// load reads what is still to be read, and clears what nothing came to.
+// load reads what is still to be read.
 func (c *chunk) load() error {
-	end := 0
-	gap := func(to int) {
-		if c.stale {
-			clear(c.data[end:to])
-		}
-	}
 	for _, k := range c.copies {
-		gap(k.from)
+		c.clearTo(k.from)
 		if n, err := k.src.ReadAt(c.data[k.from:k.to], k.at); n < k.to-k.from {
 			if err == nil || errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return err
 		}
-		end = k.to
+		c.valid = max(c.valid, k.to)
 	}
-	gap(len(c.data))
-	c.stale, c.copies = false, nil
+	c.copies = nil
 	return nil
+}
+
+// clearTo makes data zeros up to there where nothing came.
+func (c *chunk) clearTo(end int) {
+	if c.valid < end {
+		clear(c.data[c.valid:end])
+		c.valid = end
+	}
 }
 
 // chunksKept chunks are under way in the writer of a file system at the same time, at most:
@@ -125,9 +126,16 @@ func (p *payload) WriteAt(data []byte, off int64) (int, error) {
 			return done, err
 		}
 		from := int(at % chunkSize)
+		c.clearTo(from)
 		n := copy(c.data[from:], data[done:])
+		c.valid = max(c.valid, from+n)
 		c.written |= piecesOf(from, from+n)
 		done += n
+		if from+n == len(c.data) { // nothing is likely to follow
+			if err := p.evict(p.open[c.number]); err != nil {
+				return done, err
+			}
+		}
 	}
 	return done, nil
 }
@@ -175,7 +183,7 @@ func (p *payload) chunk(number int64) (*chunk, error) {
 			return nil, err
 		}
 	}
-	c := &chunk{number: number, data: p.buffer()[:min(chunkSize, p.size-number*chunkSize)], stale: true}
+	c := &chunk{number: number, data: p.buffer()[:min(chunkSize, p.size-number*chunkSize)]}
 	if err := p.reopen(c); err != nil {
 		return nil, err
 	}
@@ -247,8 +255,7 @@ func (p *payload) reopen(c *chunk) error {
 	if c.written == 0 {
 		return nil
 	}
-	clear(c.data)
-	c.stale = false
+	c.clearTo(len(c.data))
 	return eachRun(c.written, len(c.data), func(from, to int) error {
 		if _, err := p.disk.ReadAt(c.data[from:to], p.base+c.number*chunkSize+int64(from)); err != nil {
 			return fmt.Errorf("read back: %w", err)
@@ -262,6 +269,7 @@ func (p *payload) seal(c *chunk) error {
 	if err := c.load(); err != nil {
 		return err
 	}
+	c.clearTo(len(c.data))
 	sealed := newLeaf(c.data, c.written)
 	err := eachRun(c.written, len(c.data), func(from, to int) error {
 		off, run := c.number*chunkSize+int64(from), c.data[from:to]
