@@ -31,10 +31,7 @@ func (w *Writer) close() error {
 	if err != nil {
 		return err
 	}
-	if err := w.writeSupers(descs); err != nil {
-		return err
-	}
-	return w.out.flush()
+	return w.writeSupers(descs)
 }
 
 // writeFolders goes through the tree in the order of names.

@@ -1,7 +1,7 @@
 // Package ext4 writes a complete ext4 file system in one pass, and reads one strictly.
 //
 // Writer takes a tree entry by entry, in any order a tar archive may have, and writes to an
-// io.WriterAt: file content at once and upward, in large pieces; folders, inode tables and
+// io.WriterAt: file content at once and upward, up to 64 KiB at a time; folders, inode tables and
 // the rest of the metadata when it is closed. Memory holds the tree and its inodes, never
 // content. All writes are whole blocks of 4096 bytes, aligned. What is not written is never
 // relied upon: unwritten blocks may read as anything, random bytes too. The same entries and

@@ -53,7 +53,7 @@ func NewWriter(out io.WriterAt, o Options) (*Writer, error) {
 		return nil, fmt.Errorf("ext4 label %q is longer than 16 bytes", o.Label)
 	}
 	w := &Writer{
-		options: o, geometry: g, alloc: newAllocator(g), out: newOutput(out, g.blocks),
+		options: o, geometry: g, alloc: newAllocator(g), out: &output{out, g.blocks},
 		seed: fsSeed(o.UUID), born: newTimestamp(o.Time), piece: make([]byte, pieceSize),
 	}
 	for i := range w.hashSeed {
