@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -149,6 +150,38 @@ func TestFolderThatChanges(t *testing.T) {
 	})
 	if !errors.Is(err, ErrChanged) {
 		t.Errorf("a file that became shorter gave %v", err)
+	}
+}
+
+// A folder may not tell what is in it (readdir(3), DT_UNKNOWN), and may tell what is no longer so.
+func TestFolderKinds(t *testing.T) {
+	top := t.TempDir()
+	in := func(name string) string { return filepath.Join(top, name) }
+	check(t, os.WriteFile(in("file"), []byte("content"), 0o600), syscall.Mkfifo(in("fifo"), 0o600), os.Symlink("file", in("link")))
+	d, err := os.Open(top)
+	check(t, err)
+	defer d.Close()
+	visit := func(name string, regular bool) (got []Type, err error) {
+		w := &folderWalk{ctx: t.Context(), top: top, names: map[inode]string{}, f: func(e Entry, _ io.Reader) error {
+			got = append(got, e.Type)
+			return nil
+		}}
+		err = w.visit(place{int(d.Fd()), name, "/" + name}, regular)
+		return got, err
+	}
+	for name, want := range map[string]Type{"file": Regular, "fifo": FIFO, "link": Symlink} {
+		if got, err := visit(name, false); err != nil || !slices.Equal(got, []Type{want}) {
+			t.Errorf("%s of unknown kind: %v, %v", name, got, err)
+		}
+	}
+	if got, err := visit("file", true); err != nil || !slices.Equal(got, []Type{Regular}) {
+		t.Errorf("a file: %v, %v", got, err)
+	}
+	if got, err := visit("fifo", true); !errors.Is(err, ErrChanged) || got != nil {
+		t.Errorf("a named pipe in a file's place: %v, %v", got, err)
+	}
+	if got, err := visit("link", true); !errors.Is(err, unix.ELOOP) || got != nil {
+		t.Errorf("a symbolic link in a file's place: %v, %v", got, err)
 	}
 }
 
