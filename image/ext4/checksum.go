@@ -12,10 +12,13 @@ func crc32c(seed uint32, data []byte) uint32 {
 	return ^crc32.Update(^seed, castagnoli, data)
 }
 
+// crc32cUint32 is crc32c over the four bytes of n.
 func crc32cUint32(seed, n uint32) uint32 {
-	var b [4]byte
-	le.PutUint32(b[:], n)
-	return crc32c(seed, b[:])
+	for range 4 {
+		seed = castagnoli[uint8(seed)^uint8(n)] ^ seed>>8
+		n >>= 8
+	}
+	return seed
 }
 
 func superChecksum(raw []byte) uint32 {
@@ -39,14 +42,13 @@ const (
 // inodeChecksum is over the inode with its checksum fields taken as zero. An inode without
 // i_checksum_hi has only the lower half.
 func inodeChecksum(seed uint32, raw []byte) uint32 {
-	var zero [2]byte
 	crc := crc32c(seed, raw[:inodeCsumLo])
-	crc = crc32c(crc, zero[:])
+	crc = crc32c(crc, zeros[:2])
 	if !hasCsumHi(raw) {
 		return crc32c(crc, raw[inodeCsumLo+2:]) & 0xffff
 	}
 	crc = crc32c(crc, raw[inodeCsumLo+2:inodeCsumHi])
-	crc = crc32c(crc, zero[:])
+	crc = crc32c(crc, zeros[:2])
 	return crc32c(crc, raw[inodeCsumHi+2:])
 }
 
@@ -70,7 +72,7 @@ func xattrChecksum(fs uint32, block uint64, raw []byte) uint32 {
 	le.PutUint64(number[:], block)
 	crc := crc32c(fs, number[:])
 	crc = crc32c(crc, raw[:xattrBlockCsum])
-	crc = crc32c(crc, make([]byte, 4))
+	crc = crc32c(crc, zeros[:4])
 	return crc32c(crc, raw[xattrBlockCsum+4:])
 }
 
@@ -78,7 +80,7 @@ func xattrChecksum(fs uint32, block uint64, raw []byte) uint32 {
 func groupChecksum(fs, group uint32, desc []byte) uint16 {
 	crc := crc32cUint32(fs, group)
 	crc = crc32c(crc, desc[:groupDescCsum])
-	crc = crc32c(crc, make([]byte, 2))
+	crc = crc32c(crc, zeros[:2])
 	crc = crc32c(crc, desc[groupDescCsum+2:])
 	return uint16(crc)
 }
@@ -87,5 +89,5 @@ func groupChecksum(fs, group uint32, desc []byte) uint16 {
 func indexChecksum(seed uint32, raw []byte, end int, tail []byte) uint32 {
 	crc := crc32c(seed, raw[:end])
 	crc = crc32c(crc, tail[:4])
-	return crc32c(crc, make([]byte, 4))
+	return crc32c(crc, zeros[:4])
 }

@@ -21,10 +21,9 @@ const linkHops = 40
 // out of it. make is called for what is missing, or nil is given for it.
 func (w *Writer) walk(path string, make func(parent *node, name string) *node) (*node, error) {
 	at, hops := w.root, 0
-	rest := strings.Split(path, "/")
-	for len(rest) > 0 {
-		name := rest[0]
-		rest = rest[1:]
+	for rest := path; rest != ""; {
+		var name string
+		name, rest, _ = strings.Cut(rest, "/")
 		switch name {
 		case "", ".":
 			continue
@@ -51,7 +50,7 @@ func (w *Writer) walk(path string, make func(parent *node, name string) *node) (
 			if strings.HasPrefix(child.inode.target, "/") {
 				at = w.root
 			}
-			rest = append(strings.Split(child.inode.target, "/"), rest...)
+			rest = child.inode.target + "/" + rest
 		default:
 			return nil, fmt.Errorf("%w: %s leads through %q, which is no folder", ErrTree, path, name)
 		}
