@@ -3,7 +3,6 @@ package source
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/klauspost/compress/gzip" // needs a quarter less time than the standard library's
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/sealboot/sealboot/image/source/xz"
