@@ -27,7 +27,7 @@ const runs = 5
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	only := flag.String("only", "", "one of: commands, digests, keyserver, encrypt, memory, boot")
+	only := flag.String("only", "", "one of: commands, digests, keyserver, encrypt, files, memory, boot")
 	temp := flag.String("dir", os.TempDir(), "folder for the data, some 40 GiB")
 	flag.Parse()
 	if err := run(ctx, *only, *temp); err != nil {
@@ -59,7 +59,7 @@ func run(ctx context.Context, only, temp string) (err error) {
 	parts := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"commands", b.commands}, {"digests", b.digests}, {"keyserver", b.keyServer}, {"encrypt", b.encrypt}, {"memory", b.memory}, {"boot", b.boot}}
+	}{{"commands", b.commands}, {"digests", b.digests}, {"keyserver", b.keyServer}, {"encrypt", b.encrypt}, {"files", b.files}, {"memory", b.memory}, {"boot", b.boot}}
 	known := false
 	for _, part := range parts {
 		if only != "" && only != part.name {
@@ -85,7 +85,8 @@ func (b *bench) sealboot(args ...string) []string {
 // figures are of one run of a program.
 type figures struct {
 	wall time.Duration
-	peak int64 // bytes of resident memory at most
+	cpu  time.Duration // of all its threads, in user and system mode
+	peak int64         // bytes of resident memory at most
 }
 
 // once runs a command. A failure for a reason of qemu-img's own is tried again, and not counted: it measures
@@ -121,7 +122,7 @@ func try(ctx context.Context, command []string) (figures, error) {
 	if !ok {
 		return figures{}, errors.New("no account of the process's memory")
 	}
-	return figures{wall, usage.Maxrss << 10}, nil
+	return figures{wall, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), usage.Maxrss << 10}, nil
 }
 
 // inTurn runs the commands one after the other, several times over, and gives the medians. prepare is
@@ -149,7 +150,7 @@ func inTurn(ctx context.Context, times int, prepare func() error, commands ...[]
 }
 
 func report(what string, f figures, notes ...string) {
-	fmt.Printf("%-58s %9.3f s  peak %6.1f MiB  %s\n", what, f.wall.Seconds(), float64(f.peak)/(1<<20), strings.Join(notes, " "))
+	fmt.Printf("%-58s %9.3f s  processors %7.3f s  peak %6.1f MiB  %s\n", what, f.wall.Seconds(), f.cpu.Seconds(), float64(f.peak)/(1<<20), strings.Join(notes, " "))
 }
 
 // randomFile writes a file that nothing can compress, from a cipher's key stream.
