@@ -35,6 +35,8 @@ type payload struct {
 	workers sync.WaitGroup
 	taken   int64 // bytes handed to workers
 
+	unmap func() // gives the buffers' memory back
+
 	mu     sync.Mutex // guards what follows
 	free   [][]byte   // buffers
 	sealed map[int64]leaf
@@ -97,7 +99,8 @@ func newPayload(ctx context.Context, disk target, base, size int64, cipher *luks
 		room: make(chan struct{}, chunksKept+2*workers), work: make(chan *chunk),
 		sealed: map[int64]leaf{}, busy: map[int64]chan struct{}{},
 	}
-	for range cap(p.room) {
+	p.free, p.unmap = buffers(cap(p.room))
+	for range p.free {
 		p.room <- struct{}{}
 	}
 	for range workers {
@@ -197,9 +200,6 @@ func (p *payload) buffer() []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	last := len(p.free) - 1
-	if last < 0 {
-		return make([]byte, chunkSize)
-	}
 	data := p.free[last]
 	p.free = p.free[:last]
 	return data[:chunkSize]
@@ -330,6 +330,7 @@ func (p *payload) Close(failed error) (Digest, int64, error) {
 	}
 	close(p.work)
 	p.workers.Wait()
+	p.unmap()
 	if failed == nil {
 		failed = p.failed()
 	}
