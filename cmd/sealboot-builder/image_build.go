@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -136,9 +135,6 @@ kernel_words, what the kernel's command line has to say.`,
 func (a *app) buildImage(ctx context.Context, spec image.Spec, passphrase []byte, output string) (*image.Result, error) {
 	// A limit on file sizes (ulimit -f) then is an error of the write, not the process's end.
 	signal.Ignore(syscall.SIGXFSZ)
-	// What stays in memory are names and inodes, some 300 bytes each; the rest is reused. Collecting
-	// early costs little then, and keeps the peak near what is needed.
-	debug.SetGCPercent(30)
 	out, err := createDisk(output)
 	if err != nil {
 		return nil, err
