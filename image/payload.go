@@ -85,7 +85,7 @@ func (c *chunk) clearTo(end int) {
 
 // chunksKept chunks are under way in the writer of a file system at the same time, at most:
 // the one that file content goes to, and those of metadata.
-const chunksKept = 16
+const chunksKept = 4
 
 // defaultWorkers is two for each processor, since one computes while the other waits for the disk. Each has two chunks in memory,
 // and 16 are faster than a disk.
