@@ -3,7 +3,7 @@ package image
 import "golang.org/x/sys/unix"
 
 // buffers gives memory for n chunks, and a function that gives it back. Linux takes large pages where it can: they take it less time
-// when they are first touched, and whenever the disk reads them (O_DIRECT).
+// when they are first touched, and with O_DIRECT the disk gets a chunk as one range of memory instead of 256.
 func buffers(n int) (list [][]byte, free func()) {
 	memory, err := unix.Mmap(-1, 0, n*chunkSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {

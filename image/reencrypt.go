@@ -166,8 +166,10 @@ func (c *recrypt) run(workers int, report progress.Func) error {
 	ctx, stop := context.WithCancelCause(c.ctx)
 	defer stop(nil)
 	free, work := make(chan []byte, 2*workers), make(chan *chunk)
-	for range cap(free) {
-		free <- make([]byte, chunkSize)
+	list, unmap := buffers(cap(free))
+	defer unmap()
+	for _, buf := range list {
+		free <- buf
 	}
 	var wait sync.WaitGroup
 	for range workers {
