@@ -70,6 +70,9 @@ type Server struct {
 	admin       http.Handler     // nil: nobody administers over the network
 }
 
+// crowd is the number of requests at work from which on writes wait for each other.
+const crowd = 16
+
 // NewServer makes a server. Without a root to trust it would refuse everybody, which is an error here.
 func NewServer(c Config) (*Server, error) {
 	if c.SessionTTL == 0 {
@@ -108,9 +111,12 @@ func NewServer(c Config) (*Server, error) {
 	c.Store.Observe(Observer{Signed: func(p auditlog.Checkpoint, note []byte) {
 		c.Log.Info("audit signed", "rows", p.Size, "hash", p.Hash, "note", string(note)) // logs go elsewhere: so does the checkpoint
 	}})
-	return &Server{decoy: decoy, store: c.Store, chains: newChains(c.Roots), snp: c.SNP, hosts: c.Hosts, random: c.Random, now: c.Now, log: c.Log,
+	s := &Server{decoy: decoy, store: c.Store, chains: newChains(c.Roots), snp: c.SNP, hosts: c.Hosts, random: c.Random, now: c.Now, log: c.Log,
 		ttl: c.SessionTTL, maxSessions: c.MaxSessions, working: make(chan struct{}, maxWorking), limits: defaultLimits,
-		sources: access.NewLimiter[netip.Prefix](float64(c.Rate), burstSeconds*c.Rate), images: access.NewLimiter[string](float64(c.ImageRate), burstSeconds*c.ImageRate)}, nil
+		sources: access.NewLimiter[netip.Prefix](float64(c.Rate), burstSeconds*c.Rate), images: access.NewLimiter[string](float64(c.ImageRate), burstSeconds*c.ImageRate)}
+	crowded := func() bool { return len(s.working) >= crowd }
+	c.Store.crowded.Store(&crowded)
+	return s, nil
 }
 
 // Source says who asks, for log and audit.

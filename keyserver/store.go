@@ -52,6 +52,8 @@ type Store struct {
 	known      principalCache
 	challenges challenges
 
+	crowded atomic.Pointer[func() bool] // whether many writes are being prepared; nil: not known
+
 	observing sync.Mutex // of those who add observers
 	observers atomic.Pointer[[]Observer]
 

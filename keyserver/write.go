@@ -72,7 +72,14 @@ func (s *Store) writer() {
 	}
 }
 
+// gathering is how long a batch waits for more writes where many are being prepared: each commit costs as much as some of them,
+// and they wait for processors anyway. Others do not wait.
+const gathering = 2 * time.Millisecond
+
 func (s *Store) batch(first *write) []*write {
+	if crowded := s.crowded.Load(); crowded != nil && (*crowded)() {
+		time.Sleep(gathering)
+	}
 	batch := []*write{first}
 	for len(batch) < batchLength {
 		select {
