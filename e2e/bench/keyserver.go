@@ -27,7 +27,7 @@ import (
 
 // The key server under load: its own process, the load's on the same processors, over loopback.
 const (
-	workers   = 64 // enough that there is always one whose answer is not being written to the disk
+	workers   = 64   // enough that there is always one whose answer is not being written to the disk
 	fleet     = 1600 // more than the server remembers chains of
 	loadSpan  = 8 * time.Second
 	manyTimes = 100_000
