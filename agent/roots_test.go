@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -64,6 +66,7 @@ func TestRoots(t *testing.T) {
 		m.initramfs = append(m.distribution(t, "btrfs", buildScan(t)), m.initramfs...)
 		hosts := filepath.Join(t.TempDir(), "hosts.raw")
 		makeBtrfs(t, hosts, t.TempDir())
+		claimTwo(t, hosts)
 		console := m.boot(t, m.disk, pin(&m), "rootfstype=btrfs rootflags=subvolid=5,noatime", hosts)
 		// The kernel must not take the host's disk for a part of the root: it would believe whichever is newer.
 		wantLine(t, console, "scan /dev/vdb: device or resource busy")
@@ -161,6 +164,25 @@ func makeBtrfs(t *testing.T, image, folder string) {
 	check(t, os.WriteFile(image, nil, 0o600))
 	check(t, os.Truncate(image, rootBytes))
 	testtool.Output(t, testtool.Program(t, "mkfs.btrfs"), "-q", "-U", "0b7f5a1c-4d2e-4c8b-9a63-1f0e2d3c4b5a", "--rootdir", folder, image)
+}
+
+// claimTwo has a file system say that it has a second device: the kernel keeps nothing in mind of one that has none, from 6.8 on.
+func claimTwo(t *testing.T, image string) {
+	t.Helper()
+	const at, size, devices = 64 << 10, 4096, 0x88 // superblock, num_devices (Linux include/uapi/linux/btrfs_tree.h)
+	f, err := os.OpenFile(image, os.O_RDWR, 0)
+	check(t, err)
+	defer f.Close()
+	super := make([]byte, size)
+	_, err = f.ReadAt(super, at)
+	check(t, err)
+	if n := binary.LittleEndian.Uint64(super[devices:]); n != 1 {
+		t.Fatalf("%d devices", n)
+	}
+	super[devices] = 2
+	binary.LittleEndian.PutUint32(super, crc32.Checksum(super[32:], crc32.MakeTable(crc32.Castagnoli)))
+	_, err = f.WriteAt(super, at)
+	check(t, err)
 }
 
 // buildScan makes a program that shows the host's disk to btrfs, as udev and "btrfs device scan" do in a distribution's initramfs.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/ulikunitz/xz"
@@ -40,7 +41,8 @@ func pack(t testing.TB, content []byte, options ...string) []byte {
 	if err := os.WriteFile(name, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(testtool.Program(t, "xz"), append(options, "-k", "-c", name)...).Output()
+	// With threads, which are the default from version 5.6 on, blocks have their sizes in front.
+	out, err := exec.Command(testtool.Program(t, "xz"), slices.Concat([]string{"--threads=1"}, options, []string{"-k", "-c", name})...).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
