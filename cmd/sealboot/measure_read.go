@@ -11,7 +11,7 @@ import (
 )
 
 // readPart is what is read before it is hashed, while the next is read.
-const readPart = 256 << 10
+const readPart = 128 << 10
 
 // readAtOnce is cli.ReadBounded for a file that keeps its size, and gives its bytes to sum, if there is one, as they come.
 func readAtOnce(name string, most int64, sum hash.Hash) ([]byte, error) {
