@@ -16,7 +16,7 @@ import (
 
 // OpenChallenge makes a challenge. There is one for every name: an image that is not there, is revoked, or does not open this way in is
 // refused with its report, like a wrong digest. Nothing is written down.
-func (s *Server) OpenChallenge(_ context.Context, _ Source, r wire.ChallengeRequest) (wire.Challenge, error) {
+func (s *Server) OpenChallenge(r wire.ChallengeRequest) (wire.Challenge, error) {
 	now := s.now()
 	if !s.images.Allow(r.Image, now) {
 		return wire.Challenge{}, refusef(wire.TooManyRequests, "image %s is asked for too often", r.Image)

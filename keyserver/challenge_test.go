@@ -226,7 +226,7 @@ func TestChallengesCostNothing(t *testing.T) {
 	first := newGuest(t, "web")
 	must(t, first.begin(t.Context(), l.client))
 	for range 1000 {
-		_, err := l.server.OpenChallenge(t.Context(), Source{}, wire.ChallengeRequest{Image: "web"})
+		_, err := l.server.OpenChallenge(wire.ChallengeRequest{Image: "web"})
 		must(t, err)
 	}
 	if n, m := len(l.rows()), count(); n != rows || m != sessions {

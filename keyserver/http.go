@@ -48,8 +48,8 @@ func (s *Server) routes() []route {
 	}
 	if s.snp != nil {
 		list = append(list, route{"POST", "/v1/challenges", answer(s, anybody, http.StatusCreated, wire.DecodeChallengeRequest,
-			func(ctx context.Context, r *http.Request, from Source, m wire.ChallengeRequest) (wire.Challenge, error) {
-				return s.OpenChallenge(ctx, from, m)
+			func(_ context.Context, _ *http.Request, _ Source, m wire.ChallengeRequest) (wire.Challenge, error) {
+				return s.OpenChallenge(m)
 			})}, route{"POST", "/v1/challenges/{id}/report", answer(s, anybody, http.StatusOK, wire.DecodeReportRequest,
 			func(ctx context.Context, r *http.Request, from Source, m wire.ReportRequest) (wire.SealedSecret, error) {
 				return s.Report(ctx, from, r.PathValue("id"), m)

@@ -25,7 +25,7 @@ type kind string
 
 const (
 	kindSEV kind = "sev" // a launch: keys are kept for its measurement
-	kindSNP kind = "snp" // a report: it ends as it begins, and its report names the platform
+	kindSNP kind = "snp" // a report at run time, which names the platform itself: it has ended when it is written
 )
 
 // session is a session in the store.
